@@ -1,0 +1,75 @@
+"""Real servers for the tests: each starts once for the session, each test gets a database of its own."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+
+import psycopg2
+import pytest
+
+from cluster.storage.embedded.postgres import EmbeddedPostgres
+from cluster.storage.embedded.valkey import EmbeddedValkey
+
+
+@pytest.fixture(scope="session")
+def servers_home() -> Iterator[Path]:
+    """A home folder with a space in its name."""
+    home = Path(tempfile.mkdtemp(prefix="finsight tests "))
+    yield home
+    shutil.rmtree(home, ignore_errors=True)
+
+
+@pytest.fixture(scope="session")
+def postgres(servers_home: Path) -> Iterator[EmbeddedPostgres]:
+    """The session's PostgreSQL server."""
+    server = EmbeddedPostgres(servers_home)
+    server.start()
+    yield server
+    server.stop()
+
+
+@pytest.fixture(scope="session")
+def postgres_dsn(postgres: EmbeddedPostgres) -> str:
+    """DSN of an administrative database of the session's server."""
+    return postgres.dsn("postgres")
+
+
+def execute(dsn: str, statement: str) -> None:
+    """Run one statement outside a transaction."""
+    connection = psycopg2.connect(dsn)
+    try:
+        connection.autocommit = True
+        connection.cursor().execute(statement)
+    finally:
+        connection.close()
+
+
+@pytest.fixture(scope="session")
+def template_database(postgres: EmbeddedPostgres, postgres_dsn: str) -> str:
+    """Name of a migrated database that the others are copied from."""
+    from cluster.storage.migrate import migrate
+
+    execute(postgres_dsn, "CREATE DATABASE template_finsight")
+    migrate(postgres.dsn("template_finsight"))
+    return "template_finsight"
+
+
+@pytest.fixture
+def database_url(postgres: EmbeddedPostgres, postgres_dsn: str, template_database: str) -> Iterator[str]:
+    """DSN of a fresh, migrated database that lives as long as the test."""
+    name = f"test_{uuid.uuid4().hex}"
+    execute(postgres_dsn, f"CREATE DATABASE {name} TEMPLATE {template_database} STRATEGY FILE_COPY")
+    yield postgres.dsn(name)
+    execute(postgres_dsn, f"DROP DATABASE {name} WITH (FORCE)")
+
+
+@pytest.fixture(scope="session")
+def valkey_url(servers_home: Path) -> Iterator[str]:
+    """URL of the session's Valkey server."""
+    server = EmbeddedValkey(servers_home)
+    yield server.start()
+    server.stop()
