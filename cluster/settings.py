@@ -1,0 +1,283 @@
+"""All settings, read once: YAML layers, then the environment, then what the caller passes.
+
+Lowest first: the running embedded instance (`FINSIGHT_HOME/run/endpoints.json`), `configs/base.yaml`,
+`configs/<profile>.yaml`, the file named by `FINSIGHT_CONFIG`, the environment, keyword arguments.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from importlib import resources
+from pathlib import Path
+from typing import Any, Literal
+from urllib.parse import urlsplit, urlunsplit
+
+import yaml
+from pydantic import AliasChoices, BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator
+
+from cluster.errors import ConfigError
+
+Profile = Literal["development", "production"]
+
+
+def _setting(env: str, default: Any, description: str, **constraints: Any) -> Any:
+    # The field's own name is the key in YAML, `env` the name in the environment.
+    return Field(
+        default,
+        description=description,
+        validation_alias=AliasChoices(env),
+        json_schema_extra={"env": env},
+        **constraints,
+    )
+
+
+def _port(env: str, default: int, description: str) -> Any:
+    return _setting(env, default, description, ge=0, le=65_535)
+
+
+class Settings(BaseModel):
+    """Every setting with its environment name; frozen, so that nobody changes it behind another's back."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True, validate_default=True)
+
+    home: Path = _setting(
+        "FINSIGHT_HOME", Path(".finsight"), "Folder of the embedded servers, logs and models."
+    )
+    profile: Profile = _setting(
+        "FINSIGHT_PROFILE", "development", "Which `configs/<profile>.yaml` is layered."
+    )
+    log_level: Literal["debug", "info", "warning", "error"] = _setting(
+        "LOG_LEVEL", "info", "Least severe log line that is written."
+    )
+
+    database_url: str | None = _setting(
+        "DATABASE_URL", None, "PostgreSQL DSN; unset: the embedded PostgreSQL under the home folder."
+    )
+    redis_url: str | None = _setting("REDIS_URL", None, "Redis URL; unset: the embedded Valkey.")
+    mlflow_tracking_uri: str | None = _setting(
+        "MLFLOW_TRACKING_URI",
+        None,
+        "MLflow server; unset: an embedded one, its store in the same PostgreSQL.",
+    )
+    ray_address: str | None = _setting(
+        "RAY_ADDRESS", None, "Address of an existing Ray cluster; unset: one is started on this machine."
+    )
+
+    host: str = _setting(
+        "FINSIGHT_HOST", "127.0.0.1", "Address that the API, the Ray dashboard and MLflow bind."
+    )
+    port_offset: int = _setting(
+        "FINSIGHT_PORT_OFFSET",
+        0,
+        "Added to every fixed port: 100 moves a second instance out of the way.",
+        ge=0,
+    )
+    api_port: int = _port("FINSIGHT_API_PORT", 8000, "HTTP API.")
+    dashboard_port: int = _port("FINSIGHT_DASHBOARD_PORT", 8265, "Ray dashboard and job submission.")
+    mlflow_port: int = _port("FINSIGHT_MLFLOW_PORT", 5000, "MLflow UI and tracking server.")
+    metrics_port: int = _port("FINSIGHT_METRICS_PORT", 8080, "Ray's own node metrics.")
+    postgres_port: int = _port("FINSIGHT_POSTGRES_PORT", 0, "Embedded PostgreSQL; 0 takes a free port.")
+    redis_port: int = _port("FINSIGHT_REDIS_PORT", 0, "Embedded Valkey; 0 takes a free port.")
+    ray_port: int = _port("FINSIGHT_RAY_PORT", 0, "Ray's GCS; 0 takes a free port.")
+
+    api_key: SecretStr | None = _setting("API_KEY", None, "A key with the scopes `read` and `predict`.")
+    admin_api_key: SecretStr | None = _setting(
+        "ADMIN_API_KEY", None, "A key with every scope; unset: the embedded profile makes one and keeps it."
+    )
+
+    providers: dict[str, dict[str, Any]] = _setting(
+        "FINSIGHT_PROVIDERS",
+        {"sample": {}},
+        "Providers to run, with the options of each (JSON in the environment).",
+    )
+    provider_timeout_s: float = _setting(
+        "FINSIGHT_PROVIDER_TIMEOUT_S", 30.0, "Longest wait for one answer.", gt=0
+    )
+
+    max_data_points: int = _setting("MAX_DATA_POINTS", 100_000, "Most bars or rows in one request.", gt=0)
+    max_body_bytes: int = _setting("FINSIGHT_MAX_BODY_BYTES", 8_000_000, "Largest request body.", gt=0)
+
+    backfill_batch_size: int = _setting("BACKFILL_BATCH_SIZE", 8, "Jobs that a worker claims at once.", gt=0)
+    backfill_lease_s: float = _setting(
+        "BACKFILL_LEASE_S", 60.0, "Length of a lease without a heartbeat.", gt=0
+    )
+    backfill_workers: int = _setting("BACKFILL_WORKERS", 1, "Backfill worker actors.", ge=0)
+    backfill_max_concurrency_t0: int = _setting("BACKFILL_MAX_CONCURRENCY_T0", 8, "Running jobs of T0.", gt=0)
+    backfill_max_concurrency_t1: int = _setting("BACKFILL_MAX_CONCURRENCY_T1", 4, "Running jobs of T1.", gt=0)
+    backfill_max_concurrency_t2: int = _setting("BACKFILL_MAX_CONCURRENCY_T2", 4, "Running jobs of T2.", gt=0)
+    backfill_max_concurrency_t3: int = _setting("BACKFILL_MAX_CONCURRENCY_T3", 2, "Running jobs of T3.", gt=0)
+
+    model_name: str = _setting(
+        "FINSIGHT_MODEL_NAME", "finsight-1d", "Registered model that is trained and served."
+    )
+    model_size: str = _setting(
+        "FINSIGHT_MODEL_SIZE", "small", "Which `configs/models/<size>.yaml` is trained."
+    )
+    model_dir: Path | None = _setting(
+        "MODEL_DIR", None, "Serve the bundle in this folder instead of the registry's."
+    )
+    model_poll_s: float = _setting(
+        "FINSIGHT_MODEL_POLL_S", 2.0, "Pause between two looks at the champion.", gt=0
+    )
+
+    @field_validator("home")
+    @classmethod
+    def _absolute(cls, home: Path) -> Path:
+        return home.expanduser().resolve()
+
+    @field_validator("providers", mode="before")
+    @classmethod
+    def _parsed(cls, providers: object) -> object:
+        return json.loads(providers) if isinstance(providers, str) else providers
+
+    @property
+    def backfill_limits(self) -> dict[str, int]:
+        """Most running jobs a tier, over the whole fleet."""
+        return {
+            "T0": self.backfill_max_concurrency_t0,
+            "T1": self.backfill_max_concurrency_t1,
+            "T2": self.backfill_max_concurrency_t2,
+            "T3": self.backfill_max_concurrency_t3,
+        }
+
+    def port(self, name: Literal["api", "dashboard", "mlflow", "metrics"]) -> int:
+        """The port that part `name` listens on, offset included."""
+        fixed: int = getattr(self, f"{name}_port")
+        return fixed + self.port_offset
+
+    def url(self, name: Literal["api", "dashboard", "mlflow"]) -> str:
+        """Where this machine reaches part `name`."""
+        host = "127.0.0.1" if self.host == "0.0.0.0" else self.host  # noqa: S104 - compared, not bound
+        return f"http://{host}:{self.port(name)}"
+
+    @property
+    def endpoints_file(self) -> Path:
+        """Where the running embedded instance says how it is reached; readable by its owner only."""
+        return endpoints_file(self.home)
+
+    def require_database_url(self) -> str:
+        """The database's DSN; raises `ConfigError` when none is set and no instance runs."""
+        return _required(self.database_url, "DATABASE_URL")
+
+    def require_redis_url(self) -> str:
+        """The Redis URL; raises `ConfigError` when none is set and no instance runs."""
+        return _required(self.redis_url, "REDIS_URL")
+
+    def require_mlflow_tracking_uri(self) -> str:
+        """The MLflow server's URI; raises `ConfigError` when none is set and no instance runs."""
+        return _required(self.mlflow_tracking_uri, "MLFLOW_TRACKING_URI")
+
+
+def _required(value: str | None, env: str) -> str:
+    if value is None:
+        raise ConfigError(
+            f"{env} is not set and no embedded instance runs here. Set it, or run `finsight up`."
+        )
+    return value
+
+
+def endpoints_file(home: Path) -> Path:
+    """The file by which every process finds the running embedded instance of `home`."""
+    return home / "run" / "endpoints.json"
+
+
+def load(*, instance: bool = True, environ: Mapping[str, str] | None = None, **overrides: Any) -> Settings:
+    """Read all layers; `instance=False` leaves out what the running embedded instance says.
+
+    Raises `ConfigError` that names key, value and source of everything that is wrong.
+    """
+    environ = os.environ if environ is None else environ
+    values: dict[str, Any] = {}
+    named = {"configs/base.yaml": _packaged("base")}
+    profile = overrides.get("profile") or environ.get("FINSIGHT_PROFILE") or "development"
+    if profile in ("development", "production"):
+        named[f"configs/{profile}.yaml"] = _packaged(profile)
+    if extra := environ.get("FINSIGHT_CONFIG"):
+        named[extra] = _file(Path(extra))
+    for source, layer in named.items():
+        unknown = sorted(set(layer) - set(Settings.model_fields))
+        if unknown:
+            raise ConfigError(
+                f"{source}: unknown setting {', '.join(unknown)}. See docs/reference/settings.md."
+            )
+        values |= layer
+    values |= _from_environment(environ)
+    values |= overrides
+    settings = _validated(values)
+    if instance and settings.endpoints_file.exists():
+        found = json.loads(settings.endpoints_file.read_text())
+        settings = _validated({**found, **{key: value for key, value in values.items() if value is not None}})
+    return settings
+
+
+def _packaged(name: str) -> dict[str, Any]:
+    return _mapping(resources.files("configs").joinpath(f"{name}.yaml").read_text(), f"configs/{name}.yaml")
+
+
+def _file(path: Path) -> dict[str, Any]:
+    try:
+        return _mapping(path.read_text(), str(path))
+    except OSError as error:
+        raise ConfigError(f"FINSIGHT_CONFIG names {path}, which cannot be read: {error.strerror}.") from error
+
+
+def _mapping(text: str, source: str) -> dict[str, Any]:
+    try:
+        parsed = yaml.safe_load(text) or {}
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{source} is not valid YAML: {error}") from error
+    if not isinstance(parsed, dict):
+        raise ConfigError(f"{source} must hold `key: value` lines; it holds a {type(parsed).__name__}.")
+    return parsed
+
+
+def environment_names() -> dict[str, str]:
+    """Environment name of every setting, by field name."""
+    return {name: str(_extra(field)["env"]) for name, field in Settings.model_fields.items()}
+
+
+def _extra(field: Any) -> dict[str, Any]:
+    extra: dict[str, Any] = field.json_schema_extra
+    return extra
+
+
+def _from_environment(environ: Mapping[str, str]) -> dict[str, str]:
+    # An empty variable counts as unset: that is how compose files and charts leave one out.
+    return {name: environ[env] for name, env in environment_names().items() if environ.get(env)}
+
+
+def _validated(values: Mapping[str, Any]) -> Settings:
+    try:
+        return Settings.model_validate(dict(values))
+    except ValidationError as error:
+        raise ConfigError("\n".join(_explain(problem) for problem in error.errors())) from error
+
+
+def _explain(problem: Any) -> str:
+    name = str(problem["loc"][0]) if problem["loc"] else "settings"
+    by_env = {env: field for field, env in environment_names().items()}
+    field = by_env.get(name, name)
+    env = environment_names().get(field, name)
+    shown = "(hidden)" if "key" in field else repr(problem["input"])
+    return f"{field} (environment {env}) = {shown}: {problem['msg']}."
+
+
+def shown(settings: Settings) -> dict[str, Any]:
+    """The settings as JSON types, passwords and keys hidden."""
+    values = settings.model_dump(mode="json")
+    for name in ("database_url", "redis_url", "mlflow_tracking_uri"):
+        values[name] = hide_password(values[name])
+    return values
+
+
+def hide_password(url: str | None) -> str | None:
+    """`url` with its password replaced by stars."""
+    if not url:
+        return url
+    parts = urlsplit(url)
+    if parts.password is None:
+        return url
+    host = parts.netloc.rpartition("@")[2]
+    return urlunsplit(parts._replace(netloc=f"{parts.username or ''}:***@{host}"))
