@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -25,8 +26,9 @@ class Features:
     """Features of one symbol.
 
     `values` is float32 of shape (T, 50), one row a bar of the input in its order; NaN before the warm-up of
-    each feature, where a feature is undefined (flat prices, no trading), and on the whole row of an invalid bar.
-    `warmup` is the number of valid bars before the first complete row; `digest` names the feature set.
+    each feature, where a feature is undefined (flat prices, no trading), and on the whole row of an invalid
+    bar. Its memory is column-major, as in Arrow: each feature is one contiguous run. `warmup` is the number of
+    valid bars before the first complete row; `digest` names the feature set.
     """
 
     values: NDArray[np.float32]
@@ -39,19 +41,20 @@ def compute(bars: pa.Table | pd.DataFrame) -> Features:
     """Compute all features of one symbol from its bars, oldest first.
 
     `bars` has the columns ts, open, high, low, close, volume; null volume means unknown. Row t of the result
-    depends on bars up to t only, and the last row agrees with the full history when there are 512 valid bars or
-    more. Invalid bars (a price missing, infinite or not positive, high below low) are left out of every window
-    and get a row of NaN. Raises BadBars when a column is missing or ts does not strictly rise.
+    depends on bars up to t only, and the last row agrees with the full history when there are 512 valid bars
+    or more. Invalid bars (a price missing, infinite or not positive, high below low) are left out of every
+    window and get a row of NaN. Raises BadBars when a column is missing or no number, or ts does not strictly
+    rise.
     """
     table = _as_table(bars)
     _check_order(table["ts"])
-    columns = [table[name].cast(pa.float64()).to_numpy() for name in COLUMNS[1:]]
+    columns = [_numbers(table, name) for name in COLUMNS[1:]]
     valid = _valid(*columns[:4])
     if valid.all():
-        return Features(_matrix(columns))
-    values = np.full((len(valid), len(definition.NAMES)), np.nan, dtype=np.float32)
-    values[valid] = _matrix([column[valid] for column in columns])
-    return Features(values)
+        return Features(_lines(columns).T)
+    lines = np.full((len(definition.NAMES), len(valid)), np.nan, dtype=np.float32)
+    lines[:, valid] = _lines([column[valid] for column in columns])
+    return Features(lines.T)
 
 
 def _as_table(bars: pa.Table | pd.DataFrame) -> pa.Table:
@@ -78,6 +81,14 @@ def _check_order(ts: pa.ChunkedArray) -> None:
         )
 
 
+def _numbers(table: pa.Table, name: str) -> FloatArray:
+    try:
+        column = table[name].cast(pa.float64(), safe=False)
+    except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
+        raise BadBars(f"column {name} holds {table[name].type}, expected numbers") from error
+    return np.asarray(column.to_numpy(), dtype=np.float64)
+
+
 def _valid(open_: FloatArray, high: FloatArray, low: FloatArray, close: FloatArray) -> BoolArray:
     valid = high >= low
     for price in (open_, high, low, close):
@@ -85,22 +96,21 @@ def _valid(open_: FloatArray, high: FloatArray, low: FloatArray, close: FloatArr
     return valid
 
 
-def _matrix(columns: list[FloatArray]) -> NDArray[np.float32]:
-    """Compute the (T, 50) matrix of valid bars; columns are open, high, low, close, volume."""
-    rows = len(columns[0])
-    by_feature = np.full((len(definition.NAMES), rows), np.nan, dtype=np.float32)
-    if rows == 0:
-        return by_feature.T
-    with np.errstate(all="ignore"):  # a degenerate window divides by zero: it is blanked or clipped
-        for line, values, start in zip(
-            by_feature, _families(columns), definition.WARMUP.values(), strict=True
-        ):
-            line[start:] = values[start:]
-    np.clip(by_feature, -definition.MAX_ABS, definition.MAX_ABS, out=by_feature)
-    return np.ascontiguousarray(by_feature.T)
+def _lines(columns: list[FloatArray]) -> NDArray[np.float32]:
+    """Compute the features of valid bars, shape (50, T); columns are open, high, low, close, volume."""
+    lines = np.empty((len(definition.NAMES), len(columns[0])), dtype=np.float32)
+    if lines.size:
+        with np.errstate(all="ignore"):  # a degenerate window divides by zero: it is blanked or clipped
+            for line, start, values in zip(
+                lines, definition.WARMUP.values(), _families(columns), strict=True
+            ):
+                line[:start] = np.nan
+                line[start:] = values[start:]
+    return np.clip(lines, -definition.MAX_ABS, definition.MAX_ABS, out=lines)
 
 
-def _families(columns: list[FloatArray]) -> list[FloatArray]:
+def _families(columns: list[FloatArray]) -> Iterator[FloatArray]:
     bars = Bars.scaled(*columns)
-    indicators = (family(bars) for family in (trend, momentum, volatility, volume))
-    return [*(line for family in indicators for line in family), *wavelet(log_returns(bars.close))]
+    for family in (trend, momentum, volatility, volume):
+        yield from family(bars)
+    yield from wavelet(log_returns(bars.close))

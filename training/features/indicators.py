@@ -1,6 +1,6 @@
 """The 36 indicators, scale-free, one pure function a family; TA-Lib in float64 on valid bars only.
 
-Each function takes the arrays of one symbol, oldest first, and returns its features in the order of
+Each function takes the arrays of one symbol, oldest first, and yields its features in the order of
 `training.features.definition`. The value at row t depends on rows up to t only. Rows before the warm-up may
 hold numbers; `training.features.compute` blanks them.
 
@@ -11,6 +11,7 @@ feature.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Self
 
@@ -58,75 +59,73 @@ def log_returns(close: FloatArray) -> FloatArray:
     return returns
 
 
-def trend(bars: Bars) -> list[FloatArray]:
-    """Distances from moving averages, MACD, directional movement, Aroon and the regression slope."""
+def trend(bars: Bars) -> Iterator[FloatArray]:
+    """Yield distances from moving averages, MACD, directional movement, Aroon and the regression slope."""
     h, l, c = bars.high, bars.low, bars.close  # noqa: E741
-    averages = [talib.SMA(c, 10), talib.SMA(c, 20), talib.SMA(c, 50), talib.EMA(c, 12), talib.EMA(c, 26)]
+    for rows in (10, 20, 50):
+        yield c / talib.SMA(c, rows) - 1
+    for rows in (12, 26):
+        yield c / talib.EMA(c, rows) - 1
+    for line in talib.MACD(c, 12, 26, 9):
+        yield line / c
     still = without_move(changed(h) | changed(l) | changed(c), 14)
-    return [
-        *(c / average - 1 for average in averages),
-        *(line / c for line in talib.MACD(c, 12, 26, 9)),
-        blank(talib.ADX(h, l, c, 14), still),
-        blank(talib.PLUS_DI(h, l, c, 14) - talib.MINUS_DI(h, l, c, 14), still),
-        talib.AROONOSC(h, l, 25),
-        talib.LINEARREG_SLOPE(c, 14) / c,
-    ]
+    yield blank(talib.ADX(h, l, c, 14), still)
+    yield blank(talib.PLUS_DI(h, l, c, 14) - talib.MINUS_DI(h, l, c, 14), still)
+    yield talib.AROONOSC(h, l, 25)
+    yield talib.LINEARREG_SLOPE(c, 14) / c
 
 
-def momentum(bars: Bars) -> list[FloatArray]:
-    """RSI, stochastics, Williams %R, CCI, rates of change, the ultimate oscillator, balance of power."""
+def momentum(bars: Bars) -> Iterator[FloatArray]:
+    """Yield RSI, stochastics, Williams %R, CCI, rates of change, ultimate oscillator, balance of power."""
     o, h, l, c = bars.open, bars.high, bars.low, bars.close  # noqa: E741
     moved = changed(c)
-    rsi = {rows: talib.RSI(c, rows) for rows in (7, 14, 28)}
-    stochastic_rsi = blank(_stochastic_rsi(rsi[14]), without_move(moved, 14))
-    return [
-        *(blank(line, without_move(moved, rows)) for rows, line in rsi.items()),
-        *_stochastic(h, l, c),
-        blank(talib.CCI(h, l, c, 20), without_move(changed(h + l + c), 19)),
-        talib.ROC(c, 1),
-        talib.ROC(c, 5),
-        talib.ROC(c, 21),
-        blank(talib.ULTOSC(h, l, c, 7, 14, 28), without_move(talib.TRANGE(h, l, c) > TINY * c, 7)),
-        stochastic_rsi,
-        blank(talib.BOP(o, h, l, c), h - l <= TINY * c),
-    ]
+    still = without_move(moved, 14)
+    rsi = talib.RSI(c, 14)
+    yield blank(talib.RSI(c, 7), without_move(moved, 7))
+    yield np.where(still, np.nan, rsi)
+    yield blank(talib.RSI(c, 28), without_move(moved, 28))
+    yield from _stochastic(h, l, c)
+    yield blank(talib.CCI(h, l, c, 20), without_move(changed(h + l + c), 19))
+    for rows in (1, 5, 21):
+        yield talib.ROC(c, rows)
+    yield blank(talib.ULTOSC(h, l, c, 7, 14, 28), without_move(talib.TRANGE(h, l, c) > TINY * c, 7))
+    yield blank(_stochastic_rsi(rsi), still)
+    yield blank(talib.BOP(o, h, l, c), h - l <= TINY * c)
 
 
-def volatility(bars: Bars) -> list[FloatArray]:
-    """Average and single true range, Bollinger bands, standard deviations of the log return per bar."""
+def volatility(bars: Bars) -> Iterator[FloatArray]:
+    """Yield average and single true range, Bollinger bands, standard deviations of the log return per bar."""
     h, l, c = bars.high, bars.low, bars.close  # noqa: E741
-    upper, middle, lower = talib.BBANDS(c, 20, 2, 2, talib.MA_Type.SMA)
+    yield talib.NATR(h, l, c, 14)
+    upper, middle, lower = talib.BBANDS(c, 20, 2, 2)
     width = upper - lower
-    flat = without_move(changed(c), 19) | (width <= TINY * c)
-    returns = log_returns(c)[1:]  # without the first bar: it has no return
-    return [
-        talib.NATR(h, l, c, 14),
-        blank((c - lower) / width, flat),
-        width / middle,
-        talib.TRANGE(h, l, c) / c,
-        np.concatenate(([np.nan], talib.STDDEV(returns, 20, 1))),
-        np.concatenate(([np.nan], talib.STDDEV(returns, 60, 1))),
-    ]
+    yield blank((c - lower) / width, without_move(changed(c), 19) | (width <= TINY * c))
+    yield width / middle
+    yield talib.TRANGE(h, l, c) / c
+    returns = log_returns(c)
+    for rows in (20, 60):
+        deviation = returns.copy()
+        deviation[1:] = talib.STDDEV(returns[1:], rows, 1)  # the first bar has no return
+        yield deviation
 
 
-def volume(bars: Bars) -> list[FloatArray]:
-    """Money flow, on-balance volume, accumulation/distribution, volume against its mean.
+def volume(bars: Bars) -> Iterator[FloatArray]:
+    """Yield money flow, on-balance volume, accumulation/distribution, volume against its mean.
 
     NaN where fewer than half of the bars in the window traded, or the volume of one of them is unknown.
     """
     h, l, c, v = bars.high, bars.low, bars.close, bars.volume  # noqa: E741
     traded = v > 0
-    idle = {rows: hardly_traded(traded, bars.known, rows) for rows in (14, 20, 50)}
-    mean_20, mean_50, deviation = talib.SMA(v, 20), talib.SMA(v, 50), talib.STDDEV(v, 50, 1)
+    idle_14, idle_20, idle_50 = (hardly_traded(traded, bars.known, rows) for rows in (14, 20, 50))
     no_flow = without_move(changed(h + l + c) & traded, 14)
-    steady = without_move(changed(v), 49) | (deviation <= TINY * mean_50)
-    return [
-        blank(talib.MFI(h, l, c, v, 14), idle[14] | no_flow),
-        blank(_change(talib.OBV(c, v), 20) / (20 * mean_20), idle[20]),
-        blank(talib.ADOSC(h, l, c, v, 3, 10) / mean_20, idle[20]),
-        blank(v / mean_20, idle[20]),
-        blank((v - mean_50) / deviation, idle[50] | steady),
-    ]
+    yield blank(talib.MFI(h, l, c, v, 14), idle_14 | no_flow)
+    mean = talib.SMA(v, 20)
+    yield blank(_change(talib.OBV(c, v), 20) / (20 * mean), idle_20)
+    yield blank(talib.ADOSC(h, l, c, v, 3, 10) / mean, idle_20)
+    yield blank(v / mean, idle_20)
+    mean, deviation = talib.SMA(v, 50), talib.STDDEV(v, 50, 1)
+    steady = without_move(changed(v), 49) | (deviation <= TINY * mean)
+    yield blank((v - mean) / deviation, idle_50 | steady)
 
 
 def _change(x: FloatArray, rows: int) -> FloatArray:
@@ -135,13 +134,15 @@ def _change(x: FloatArray, rows: int) -> FloatArray:
     return change
 
 
-def _stochastic(high: FloatArray, low: FloatArray, close: FloatArray) -> list[FloatArray]:
-    """STOCH(14, 3, 3) %K and %D and WILLR(14): three views of one range, which is computed once."""
+def _stochastic(high: FloatArray, low: FloatArray, close: FloatArray) -> Iterator[FloatArray]:
+    """Yield STOCH(14, 3, 3) %K and %D and WILLR(14): three views of one range, which is computed once."""
     top, bottom = talib.MAX(high, 14), talib.MIN(low, 14)
     width = top - bottom
     blank(width, width <= TINY * close)
     slow_k = _mean_of_3((close - bottom) / width * 100)
-    return [slow_k, _mean_of_3(slow_k), (close - top) / width * 100]
+    yield slow_k
+    yield _mean_of_3(slow_k)
+    yield (close - top) / width * 100
 
 
 def _stochastic_rsi(rsi: FloatArray) -> FloatArray:

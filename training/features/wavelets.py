@@ -7,65 +7,73 @@ after a shift of 4 / 12 / 28 / 60 bars, which is exactly how far that transform 
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import numpy as np
 import pywt
 from scipy.signal import lfilter
 
-from training.features.degenerate import FloatArray, blank
+from training.features.degenerate import FloatArray
 
 LEVELS = 4
 ENERGY_BARS = 64
 
 
-def _filter_bank() -> tuple[tuple[FloatArray, FloatArray], ...]:
-    """Return (low-pass, high-pass) taps of each level; level j has 2^(j-1) - 1 zeros between db4 taps."""
-    wavelet = pywt.Wavelet("db4")
-    low, high = (np.asarray(taps) / np.sqrt(2) for taps in (wavelet.dec_lo, wavelet.dec_hi))
-    return tuple((_spread(low, 2**j), _spread(high, 2**j)) for j in range(LEVELS))
+_DB4 = pywt.Wavelet("db4")
+LOW, HIGH = (np.asarray(taps) / np.sqrt(2) for taps in (_DB4.dec_lo, _DB4.dec_hi))
+"""The eight taps of each filter; undecimated, so divided by sqrt(2): LOW sums to 1, HIGH to 0."""
 
 
-def _spread(taps: FloatArray, step: int) -> FloatArray:
-    spread = np.zeros((len(taps) - 1) * step + 1)
-    spread[::step] = taps
-    return spread
-
-
-FILTERS = _filter_bank()
-
-
-def wavelet(returns: FloatArray) -> list[FloatArray]:
-    """Return coefficients d1..d4 and a4, log energies, energy shares and their entropy, each of shape (T,).
+def wavelet(returns: FloatArray) -> Iterator[FloatArray]:
+    """Yield coefficients d1..d4 and a4, log energies, energy shares and their entropy, each of shape (T,).
 
     `returns` has shape (T,), 0 on the first bar. Rows inside the warm-up hold start-up values of the filters.
     """
-    coefficients = transform(returns)
-    *details, smooth = (_mean_energy(x) for x in coefficients)
-    return [*coefficients, *(np.log(energy + 1e-12) for energy in details), *_shares(details, smooth)]
+    energies = []
+    for coefficient in transform(returns):
+        yield coefficient
+        energies.append(_mean_energy(coefficient))
+    for energy in energies[:LEVELS]:
+        yield np.log(energy + 1e-12)
+    yield from _shares(energies)
 
 
-def transform(returns: FloatArray) -> list[FloatArray]:
-    """Return the details d1..d4 and the remaining smooth a4, each of the shape of `returns`."""
-    details, smooth = [], returns
-    for low, high in FILTERS:
-        details.append(lfilter(high, 1.0, smooth))
-        smooth = lfilter(low, 1.0, smooth)
-    return [*details, smooth]
+def transform(returns: FloatArray) -> Iterator[FloatArray]:
+    """Yield the details d1..d4 and the remaining smooth a4, each of the shape of `returns`."""
+    smooth = returns
+    for level in range(LEVELS):
+        yield _spread_filter(HIGH, 2**level, smooth)
+        smooth = _spread_filter(LOW, 2**level, smooth)
+    yield smooth
+
+
+def _spread_filter(taps: FloatArray, step: int, x: FloatArray) -> FloatArray:
+    """Filter with `step` - 1 zeros between the taps, by filtering each of the `step` interleaved series."""
+    filtered = np.empty_like(x)
+    for phase in range(min(step, len(x))):
+        filtered[phase::step] = lfilter(taps, 1.0, x[phase::step])
+    return filtered
 
 
 def _mean_energy(x: FloatArray) -> FloatArray:
     """Mean square of the last 64 rows, summed in pairs of pairs: it keeps no memory of an older spike."""
     total, width = x * x, 1
+    wider = np.empty_like(total)
     while width < ENERGY_BARS:
-        total[width:] += total[:-width].copy()
-        width *= 2
+        wider[:width] = total[:width]
+        np.add(total[width:], total[:-width], out=wider[width:])
+        total, wider, width = wider, total, 2 * width
     return total / ENERGY_BARS
 
 
-def _shares(details: list[FloatArray], smooth: FloatArray) -> list[FloatArray]:
-    """Energy shares of d1..d4, and the entropy of all five shares in 0..1; NaN where nothing moves at all."""
-    energies = [*details, smooth]
-    total = sum(energies, np.full(len(smooth), 1e-18))
-    still = total <= 2e-18
-    shares = [energy / total for energy in energies]
-    entropy = -sum((p * np.log(p + 1e-12) for p in shares), np.zeros(len(smooth))) / np.log(5)
-    return [blank(x, still) for x in (*shares[:LEVELS], entropy)]
+def _shares(energies: list[FloatArray]) -> Iterator[FloatArray]:
+    """Yield the energy shares of d1..d4, then the entropy of all five in 0..1; NaN where nothing moves."""
+    total = np.sum(energies, axis=0) + 1e-18
+    total[total <= 2e-18] = np.nan
+    entropy = np.zeros(len(total))
+    for level, energy in enumerate(energies):
+        share = energy / total
+        entropy -= share * np.log(share + 1e-12)
+        if level < LEVELS:
+            yield share
+    yield entropy / np.log(5)
