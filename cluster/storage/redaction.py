@@ -1,0 +1,25 @@
+"""Take keys out of texts that are kept: some providers want their key in the URL and echo it in errors."""
+
+from __future__ import annotations
+
+import re
+
+LONGEST = 500
+"""Characters kept of a message."""
+
+_SECRETS = (
+    # key=value and "key": "value", as in URLs, headers and JSON
+    re.compile(
+        r"(?i)(\b(?:api[-_]?key|x-api-key|access[-_]?key|token|secret|signature|password|crumb)\b[\"']?\s*[=:]\s*[\"']?)"
+        r"[^\s&\"',;]+"
+    ),
+    re.compile(r"(?i)(\b(?:bearer|basic)\s+)[A-Za-z0-9._~+/=-]+"),
+    re.compile(r"(\b[a-z][a-z0-9+.-]*://[^\s:/@]*:)[^\s@/]+(?=@)"),  # user:password@host
+)
+
+
+def redact(text: str) -> str:
+    """`text` with every key, token and password replaced by stars, cut to `LONGEST` characters."""
+    for pattern in _SECRETS:
+        text = pattern.sub(r"\1***", text)
+    return text if len(text) <= LONGEST else text[: LONGEST - 1] + "…"
