@@ -154,13 +154,25 @@ def golden(predictor: Predictor, windows: Floats) -> bytes:
 
 
 def _check_golden(predictor: Predictor, stored: bytes) -> None:
-    arrays = safetensors.numpy.load(stored)
-    for model_type in predictor.model_types:
-        forecast = predictor.predict(arrays["windows"], model_type)
-        now = np.stack([forecast.mean, forecast.lower, forecast.upper])
-        gap = float(np.abs(now - arrays[model_type]).max())
+    try:
+        gaps = _golden_gaps(predictor, safetensors.numpy.load(stored))
+    except Exception as error:  # stored windows of another shape, or a graph that cannot run them
+        raise BundleRejected(
+            f"model {predictor.name}: stored forecasts cannot be checked: {error}"
+        ) from error
+    for model_type, gap in gaps.items():
         if not gap <= GOLDEN_TOLERANCE:
             raise BundleRejected(
                 f"model {predictor.name}: {model_type} differs by {gap:.1e} from its stored forecasts "
                 f"(limit {GOLDEN_TOLERANCE}); the libraries or this machine compute something else"
             )
+
+
+def _golden_gaps(predictor: Predictor, arrays: Mapping[str, NDArray[Any]]) -> dict[str, float]:
+    """Largest difference by model type between stored forecasts and those of now."""
+    gaps = {}
+    for model_type in predictor.model_types:
+        forecast = predictor.predict(arrays["windows"], model_type)
+        now = np.stack([forecast.mean, forecast.lower, forecast.upper])
+        gaps[model_type] = float(np.abs(now - arrays[model_type]).max())
+    return gaps
