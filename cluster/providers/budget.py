@@ -1,0 +1,96 @@
+"""A budget of weighted calls in several sliding windows at once; pure, takes the time as an argument."""
+
+from __future__ import annotations
+
+from collections import deque
+from dataclasses import dataclass
+
+from cluster.errors import ConfigError
+
+
+@dataclass(frozen=True, slots=True)
+class Window:
+    """At most `limit` of weight in any `seconds` in a row."""
+
+    limit: int
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class WindowLeft:
+    """What is left of one window."""
+
+    limit: int
+    seconds: float
+    left: int
+
+
+class Budget:
+    """Grants calls as long as every window has room for them.
+
+    The windows slide: the weight granted within any half-open stretch of `seconds` never exceeds `limit`.
+    Times are seconds of one monotonic clock. Without windows everything is granted.
+    """
+
+    def __init__(self, windows: tuple[Window, ...] = ()) -> None:
+        for window in windows:
+            if window.limit < 1 or window.seconds <= 0:
+                raise ConfigError(f"budget window {window} must have limit >= 1 and seconds > 0")
+        self._logs = [_Log(window) for window in windows]
+        self._closed_until_s = float("-inf")
+
+    def reserve(self, weight: int, now_s: float) -> float | None:
+        """Take `weight` out of every window and answer `None`, or answer the second at which it may fit.
+
+        Raises `ConfigError` when `weight` is above the limit of a window, so that it could never fit.
+        """
+        retry_at_s = max((log.room_at(weight, now_s) for log in self._logs), default=now_s)
+        retry_at_s = max(retry_at_s, self._closed_until_s)
+        if retry_at_s > now_s:
+            return retry_at_s
+        for log in self._logs:
+            log.add(weight, now_s)
+        return None
+
+    def close_until(self, until_s: float) -> None:
+        """Grant nothing before `until_s`: the provider itself said when to come back."""
+        self._closed_until_s = max(self._closed_until_s, until_s)
+
+    def left(self, now_s: float) -> list[WindowLeft]:
+        """What is left of every window; nothing while the provider has closed the budget."""
+        closed = now_s < self._closed_until_s
+        return [log.left(now_s, closed=closed) for log in self._logs]
+
+
+class _Log:
+    """The grants of one window that still count, oldest first."""
+
+    def __init__(self, window: Window) -> None:
+        self._window = window
+        self._grants: deque[tuple[float, int]] = deque()
+        self._used = 0
+
+    def room_at(self, weight: int, now_s: float) -> float:
+        """The earliest second, not before `now_s`, at which `weight` fits."""
+        if weight > self._window.limit:
+            raise ConfigError(f"a call of weight {weight} never fits into the budget window {self._window}")
+        self._forget(now_s)
+        excess, at_s = self._used + weight - self._window.limit, now_s
+        for granted_s, granted in self._grants:
+            if excess <= 0:
+                break
+            excess, at_s = excess - granted, granted_s + self._window.seconds
+        return at_s
+
+    def add(self, weight: int, now_s: float) -> None:
+        self._grants.append((now_s, weight))
+        self._used += weight
+
+    def left(self, now_s: float, *, closed: bool) -> WindowLeft:
+        self._forget(now_s)
+        left = 0 if closed else self._window.limit - self._used
+        return WindowLeft(self._window.limit, self._window.seconds, left)
+
+    def _forget(self, now_s: float) -> None:
+        while self._grants and self._grants[0][0] + self._window.seconds <= now_s:
+            self._used -= self._grants.popleft()[1]

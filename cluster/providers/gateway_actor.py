@@ -1,0 +1,117 @@
+"""Ray shell around a gateway: one detached actor a provider, and the handle by which others ask it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Mapping
+from datetime import datetime
+from typing import Any, TypeVar
+
+import pyarrow as pa
+import ray
+from ray.exceptions import RayError, RayTaskError
+
+from cluster.errors import FinSightError, NotRunning, ProviderDown
+from cluster.market.intervals import Interval
+from cluster.providers import registry
+from cluster.providers.gateway import Gateway, GatewayPolicy
+from cluster.providers.stats import ProviderStats
+
+NAMESPACE = "finsight"
+
+Answer = TypeVar("Answer")
+
+
+def actor_name(provider: str) -> str:
+    """The name of a provider's gateway actor within `NAMESPACE`."""
+    return f"gateway:{provider}"
+
+
+class GatewayActor:
+    """A gateway in a process of its own. Its memory (budget, breaker, health) starts anew after a crash."""
+
+    def __init__(self, provider: str, options: Mapping[str, object], policy: GatewayPolicy) -> None:
+        self._gateway = Gateway(registry.create(provider, options), policy=policy)
+
+    async def fetch(self, symbol: str, interval: Interval, start: datetime, end: datetime) -> pa.Table:
+        """See `Gateway.fetch`."""
+        return await self._gateway.fetch(symbol, interval, start, end)
+
+    async def stats(self) -> ProviderStats:
+        """See `Gateway.stats`."""
+        return self._gateway.stats()
+
+
+def start(
+    provider: str,
+    options: Mapping[str, object],
+    policy: GatewayPolicy | None = None,
+    *,
+    env: Mapping[str, str] | None = None,
+    namespace: str = NAMESPACE,
+) -> RemoteGateway:
+    """Start the provider's gateway, or find the one that runs; needs a connection to Ray.
+
+    `env` is the environment of the actor's process, such as `PROMETHEUS_MULTIPROC_DIR`. Raises `ConfigError`
+    here, and not in the actor, when the provider or its options are wrong.
+    """
+    registry.create(provider, options)
+    handle = (
+        ray.remote(GatewayActor)
+        .options(
+            name=actor_name(provider),
+            namespace=namespace,
+            lifetime="detached",
+            get_if_exists=True,
+            max_restarts=-1,
+            max_task_retries=-1,  # fetching twice does no harm
+            max_concurrency=64,
+            num_cpus=0,
+            runtime_env={"env_vars": dict(env or {})},
+        )
+        .remote(provider, dict(options), policy or GatewayPolicy())
+    )
+    return RemoteGateway(handle, provider=provider)
+
+
+def connect(provider: str, *, namespace: str = NAMESPACE, timeout_s: float = 120.0) -> RemoteGateway:
+    """The gateway that runs; raises `NotRunning` when there is none."""
+    try:
+        handle = ray.get_actor(actor_name(provider), namespace=namespace)
+    except ValueError:
+        raise NotRunning(
+            f"the gateway of provider {provider!r} is not running; start it with: finsight up"
+        ) from None
+    return RemoteGateway(handle, provider=provider, timeout_s=timeout_s)
+
+
+class RemoteGateway:
+    """A `BarSource` in front of the handle of a `GatewayActor`; it can be sent to other Ray processes."""
+
+    def __init__(self, handle: Any, *, provider: str, timeout_s: float = 120.0) -> None:
+        self.provider = provider
+        self._handle = handle
+        self._timeout_s = timeout_s
+
+    async def fetch(self, symbol: str, interval: Interval, start: datetime, end: datetime) -> pa.Table:
+        """See `Gateway.fetch`; `ProviderDown` also when the actor does not answer within `timeout_s`."""
+        return await self._ask(self._handle.fetch.remote(symbol, interval, start, end))
+
+    async def stats(self) -> ProviderStats:
+        """See `Gateway.stats`; errors as those of `fetch`."""
+        stats: ProviderStats = await self._ask(self._handle.stats.remote())
+        return stats
+
+    async def _ask(self, answer: Awaitable[Answer]) -> Answer:
+        try:
+            return await asyncio.wait_for(answer, self._timeout_s)
+        except TimeoutError:
+            raise ProviderDown(
+                f"the gateway of provider {self.provider} did not answer within {self._timeout_s:g} s"
+            ) from None
+        except RayTaskError as error:
+            if isinstance(error.cause, FinSightError):
+                raise error.cause from None
+            raise ProviderDown(f"the gateway of provider {self.provider} failed: {error.cause!r}") from error
+        except RayError as error:
+            raise ProviderDown(f"the gateway of provider {self.provider} is out of reach: {error}") from error

@@ -1,0 +1,64 @@
+"""What every provider of bars can do, and what those who only want bars ask for."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Protocol
+
+import pyarrow as pa
+
+from cluster.market.intervals import Interval
+from cluster.market.symbols import Instrument
+
+
+@dataclass(frozen=True, slots=True)
+class Capabilities:
+    """What a provider offers, known without asking it."""
+
+    intervals: frozenset[Interval]
+    symbols: frozenset[str] | None
+    """The symbols it knows, or `None` when only asking will tell."""
+    page_bars: int
+    """Most bars of one answer; a longer range is asked for page by page."""
+    earliest: datetime | None = None
+    """Nothing opens before this; `None` when that is not known."""
+    short_page_ends: bool = True
+    """Whether an answer of less than `page_bars` bars is the end of the range, and not merely a hole."""
+    weight: int = 1
+    """What one call takes out of the provider's budget."""
+
+
+class BarProvider(Protocol):
+    """One source of bars; the gateway in front of it keeps budget, breaker and statistics."""
+
+    @property
+    def name(self) -> str:
+        """Goes into the column `source` of every bar, and into labels."""
+        ...
+
+    @property
+    def capabilities(self) -> Capabilities:
+        """What it offers."""
+        ...
+
+    async def bars(self, symbol: str, interval: Interval, start: datetime, end: datetime) -> pa.Table:
+        """The first `page_bars` bars with `start <= ts < end`, `BAR_SCHEMA`, ascending by `ts`.
+
+        A range without bars answers an empty table. Raises the subclasses of `ProviderError`: `RateLimited`,
+        `NotEntitled`, `InvalidSymbol`, `ProviderDown`, `Malformed`; `InputError` for an interval that the
+        provider does not offer.
+        """
+        ...
+
+    def instruments(self) -> list[Instrument]:
+        """Instruments that can be told without asking the provider; may be empty."""
+        ...
+
+
+class BarSource(Protocol):
+    """The narrow view of a gateway: a whole range of bars, checked."""
+
+    async def fetch(self, symbol: str, interval: Interval, start: datetime, end: datetime) -> pa.Table:
+        """All bars with `start <= ts < end`, valid, sorted, unique; errors as those of `BarProvider.bars`."""
+        ...
