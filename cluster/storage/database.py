@@ -1,0 +1,130 @@
+"""The connection pool: one per process, UTC, and with a limit on everything that can wait."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Iterator, Mapping
+from contextlib import asynccontextmanager, contextmanager
+from typing import TypeAlias
+from urllib.parse import urlsplit
+
+import asyncpg
+from asyncpg.pool import PoolConnectionProxy
+
+from cluster.errors import ConfigError, StorageError
+
+Connection: TypeAlias = "asyncpg.Connection[asyncpg.Record] | PoolConnectionProxy[asyncpg.Record]"
+Pool: TypeAlias = "asyncpg.Pool[asyncpg.Record]"
+
+CONNECT_TIMEOUT_S = 10.0
+_UNREACHABLE = (
+    OSError,
+    asyncpg.PostgresConnectionError,
+    asyncpg.CannotConnectNowError,
+    asyncpg.TooManyConnectionsError,
+)
+_REFUSED = (
+    asyncpg.ClientConfigurationError,
+    asyncpg.InvalidPasswordError,
+    asyncpg.InvalidAuthorizationSpecificationError,
+    asyncpg.InvalidCatalogNameError,
+)
+_LOST = (asyncpg.PostgresConnectionError, asyncpg.OperatorInterventionError, ConnectionResetError)
+_WAITED = (asyncpg.QueryCanceledError, asyncpg.LockNotAvailableError, asyncpg.DeadlockDetectedError)
+
+
+class Database:
+    """A pool of connections to one PostgreSQL database. Open it once, close it when the process ends."""
+
+    def __init__(self, dsn: str, pool: Pool) -> None:
+        self.dsn = dsn
+        self.pool = pool
+
+    @classmethod
+    async def open(
+        cls,
+        dsn: str,
+        *,
+        min_size: int = 1,
+        max_size: int = 8,
+        statement_timeout_s: float = 60,
+        lock_timeout_s: float = 30,
+        idle_in_transaction_timeout_s: float = 60,
+    ) -> Database:
+        """Connect; raises `StorageError` when the server is out of reach, `ConfigError` on a wrong DSN."""
+        limits = {
+            "statement_timeout": statement_timeout_s,
+            "lock_timeout": lock_timeout_s,
+            "idle_in_transaction_session_timeout": idle_in_transaction_timeout_s,
+        }
+        with _connecting(dsn):
+            pool = await asyncpg.create_pool(
+                dsn,
+                min_size=min_size,
+                max_size=max_size,
+                timeout=CONNECT_TIMEOUT_S,
+                server_settings=_session_settings(limits),
+            )
+        return cls(dsn, pool)
+
+    async def close(self) -> None:
+        """Wait for the connections in use, then close them all."""
+        await self.pool.close()
+
+    @asynccontextmanager
+    async def transaction(self) -> AsyncIterator[Connection]:
+        """A connection in a READ COMMITTED transaction: commits at the end, rolls back on an exception."""
+        async with self.connection() as connection, connection.transaction(isolation="read_committed"):
+            yield connection
+
+    @asynccontextmanager
+    async def connection(self) -> AsyncIterator[Connection]:
+        """A connection outside a transaction.
+
+        A server that is or gets out of reach, a timeout of `open` that ran out and a deadlock are a
+        `StorageError`; what the database says to a statement comes as asyncpg raises it.
+        """
+        with _connecting(self.dsn):
+            connection = await self.pool.acquire(timeout=CONNECT_TIMEOUT_S)
+        try:
+            with _working(self.dsn):
+                yield connection
+        finally:
+            await self.pool.release(connection)
+
+
+@contextmanager
+def _connecting(dsn: str) -> Iterator[None]:
+    """Errors of connecting name the server, but never the password."""
+    try:
+        yield
+    except _REFUSED as error:
+        raise ConfigError(f"PostgreSQL at {address(dsn)} refused: {error}. Check DATABASE_URL.") from error
+    except TimeoutError as error:
+        message = f"PostgreSQL at {address(dsn)} gave no connection within {CONNECT_TIMEOUT_S:g} s."
+        raise StorageError(message) from error
+    except _UNREACHABLE as error:
+        raise StorageError(f"PostgreSQL at {address(dsn)} cannot be reached: {error}") from error
+
+
+@contextmanager
+def _working(dsn: str) -> Iterator[None]:
+    try:
+        yield
+    except _WAITED as error:
+        raise StorageError(
+            f"PostgreSQL at {address(dsn)} gave up a statement: {error}. Try again."
+        ) from error
+    except _LOST as error:
+        raise StorageError(f"The connection to PostgreSQL at {address(dsn)} was lost: {error}") from error
+
+
+def address(dsn: str) -> str:
+    """`host:port/database` of a DSN, without user and password."""
+    parts = urlsplit(dsn)
+    return f"{parts.hostname or 'localhost'}:{parts.port or 5432}{parts.path}"
+
+
+def _session_settings(limits_s: Mapping[str, float]) -> dict[str, str]:
+    milliseconds = {name: str(round(seconds * 1000)) for name, seconds in limits_s.items()}
+    # Our queries are short or bulk copies: compiling them costs more than it saves.
+    return {"timezone": "UTC", "application_name": "finsight", "jit": "off", **milliseconds}
