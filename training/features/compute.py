@@ -27,8 +27,8 @@ class Features:
 
     `values` is float32 of shape (T, 50), one row a bar of the input in its order; NaN before the warm-up of
     each feature, where a feature is undefined (flat prices, no trading), and on the whole row of an invalid
-    bar. Its memory is column-major, as in Arrow: each feature is one contiguous run. `warmup` is the number of
-    valid bars before the first complete row; `digest` names the feature set.
+    bar. Its memory is column-major, as in Arrow: each feature is one contiguous run. `warmup` is the number
+    of valid bars before the first complete row; `digest` names the feature set.
     """
 
     values: NDArray[np.float32]
