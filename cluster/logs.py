@@ -29,5 +29,5 @@ def configure(level: str = "info") -> None:
 
 def get(name: str) -> structlog.stdlib.BoundLogger:
     """The logger of module `name`; events are named `noun_verb`, their facts are keyword arguments."""
-    logger: structlog.stdlib.BoundLogger = structlog.get_logger(logger=name)
+    logger: structlog.stdlib.BoundLogger = structlog.get_logger(module=name)
     return logger
