@@ -2,8 +2,8 @@
 
 `python -m benchmarks.features` prints one JSON line. The peer is the definition written down plainly: every
 TA-Lib call of the 36 indicators and the eight `lfilter` calls of the wavelet transform (zeros between the
-taps), on float64 arrays that are ready, their results thrown away. It leaves out what the features need on top:
-ratios, energies, logarithms, masks, the float32 matrix. Neither side starts a thread.
+taps), on float64 arrays that are ready, their results thrown away. It leaves out what the features need on
+top: ratios, energies, logarithms, masks, the float32 matrix. Neither side starts a thread.
 
 Our own filters run on interleaved series without the zeros, which is faster; the note also gives the ratio
 against a peer that does the same.
@@ -130,7 +130,7 @@ def report(took: dict[str, float]) -> dict[str, object]:
     same_filters = ours / (took["indicators"] + took["own filters"])
     note = (
         f"{len(NAMES)} features of {BARS} bars from an Arrow table, one thread, medians of {ROUNDS} "
-        "alternating rounds; theirs = the bare TA-Lib and lfilter calls of the definition, results thrown away; "
+        "alternating rounds; theirs = the bare TA-Lib and lfilter calls of the definition, results dropped; "
         f"ratio {same_filters:.2f} if the peer's filters are the interleaved ones of ours; "
         f"{ours:.3f} s is {'under' if ours < GOAL_S else 'OVER'} the bound of {GOAL_S} s"
     )
