@@ -13,7 +13,8 @@ from tests.conftest import execute
 
 _NAME = "backfill_tests"
 _EMPTY = """
-TRUNCATE backfill_jobs, backfill_attempts, known_gaps, symbol_universe, candles_daily, candles_intraday, effect
+TRUNCATE backfill_jobs, backfill_attempts, known_gaps, symbol_universe, candles_daily, candles_intraday,
+         effect
 """
 
 

@@ -138,14 +138,14 @@ class TestEnqueue:
     async def test_a_grown_job_gets_all_its_attempts_back_and_keeps_its_wait(
         self, queue: BackfillQueue
     ) -> None:
-        (job,) = await add(queue, 0, 10)
+        await add(queue, 0, 10)
         await queue.fail(await claim_one(queue), "down", retry_in_s=3_600)
         assert [job.attempt for job in await add(queue, 0, 10)] == [1]
         assert [job.attempt for job in await add(queue, 0, 11)] == [0]
         assert await queue.claim("w", 8) == []
 
     async def test_the_inclusive_trap_is_one_job_of_eleven_minutes(self, queue: BackfillQueue) -> None:
-        """`BETWEEN '14:00' AND '14:10'` names eleven one-minute bars; as a half-open range it ends at 14:11."""
+        """`BETWEEN '14:00' AND '14:10'` names eleven minute bars; the half-open range ends at 14:11."""
         for number in range(11):
             await add(queue, number, number + 1)
         (job,) = await add(queue, 0, 11)
@@ -299,11 +299,15 @@ class TestFence:
     ) -> None:
         (job,) = await add(queue)
         lease = await claim_one(queue)
-        with pytest.raises(RuntimeError, match="crash"):
+
+        async def crash_after_the_write() -> None:
             async with queue.fenced(lease) as connection:
                 await connection.execute("INSERT INTO effect VALUES (1)")
                 await queue.complete(lease, 1, connection)
                 raise RuntimeError("crash")
+
+        with pytest.raises(RuntimeError, match="crash"):
+            await crash_after_the_write()
         assert await database.pool.fetchval("SELECT count(*) FROM effect") == 0
         after = await queue.get(job.id)
         assert after is not None
@@ -353,12 +357,18 @@ class TestFence:
         short = BackfillQueue(database, lease_s=SHORT_S)
         (job,) = await add(queue)
         frozen = await claim_one(short)
-        with pytest.raises(Exception, match=r"idle-in-transaction|closed"):
+        heirs: list[Lease] = []
+
+        async def freeze_then_write() -> None:
             async with short.fenced(frozen) as connection:
-                while not (heirs := await queue.claim("heir", 1)):
-                    pass  # the frozen worker says nothing; the server ends its session
-                await connection.execute("SELECT 1")
+                while not heirs:  # the frozen worker says nothing; the server ends its session
+                    heirs.extend(await queue.claim("heir", 1))
+                await connection.execute("INSERT INTO effect VALUES (1)")
+
+        with pytest.raises(Exception, match=r"idle-in-transaction|closed"):
+            await freeze_then_write()
         assert [(heir.id, heir.attempt) for heir in heirs] == [(job.id, 2)]
+        assert await database.pool.fetchval("SELECT count(*) FROM effect") == 0
 
 
 class TestEnds:

@@ -1,0 +1,196 @@
+"""Ray shell around a backfill pool: one detached actor a worker, which starts to work when it is made.
+
+Its memory is worth nothing: killed at any moment, Ray starts it again and the queue hands the jobs out anew.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any
+
+import pyarrow as pa
+import ray
+from ray.actor import ActorHandle
+
+from cluster import logs
+from cluster.backfill.pool import Pool, PoolStats
+from cluster.backfill.worker import Worker
+from cluster.clock import SystemClock
+from cluster.errors import NotRunning, ProviderDown, StorageError
+from cluster.market import calendars
+from cluster.market.instants import Instants
+from cluster.market.intervals import Interval
+from cluster.market.symbols import Tier
+from cluster.providers import gateway_actor
+from cluster.storage.backfill_jobs import BackfillQueue
+from cluster.storage.database import Database
+
+log = logs.get(__name__)
+
+NAMESPACE = gateway_actor.NAMESPACE
+_RECONNECT_S = 2.0
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerOptions:
+    """What a backfill worker needs to know."""
+
+    database_url: str = field(repr=False)
+    providers: tuple[str, ...]
+    """Asked in this order for a job that names none."""
+    limits: Mapping[Tier, int] = field(default_factory=dict)
+    """Most running jobs a tier, over all workers."""
+    batch: int = 8
+    concurrency: int = 8
+    lease_s: float = 60.0
+    poll_s: float = 1.0
+    log_level: str = "info"
+
+
+class LazyGateway:
+    """The gateway of a provider, looked up when it is needed, because it may start later or anew."""
+
+    def __init__(self, provider: str, namespace: str) -> None:
+        self._provider = provider
+        self._namespace = namespace
+        self._gateway: gateway_actor.RemoteGateway | None = None
+
+    async def fetch(self, symbol: str, interval: Interval, start: datetime, end: datetime) -> pa.Table:
+        """See `Gateway.fetch`; `ProviderDown` while the gateway is not running."""
+        if self._gateway is None:
+            self._gateway = await self._found()
+        return await self._gateway.fetch(symbol, interval, start, end)
+
+    async def _found(self) -> gateway_actor.RemoteGateway:
+        connect, provider = gateway_actor.connect, self._provider
+        try:
+            return await asyncio.to_thread(connect, provider, namespace=self._namespace)
+        except NotRunning as error:
+            raise ProviderDown(str(error)) from error
+
+
+class UniverseCalendar:
+    """Which bars should exist, by the calendar that the symbol has in the universe."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    async def __call__(
+        self, symbol: str, interval: Interval, start: datetime, end: datetime
+    ) -> Instants | None:
+        """Opens of the expected bars in [start, end); `None` when the universe does not have the symbol."""
+        async with self._database.connection() as connection:
+            calendar = await connection.fetchval(
+                "SELECT calendar FROM symbol_universe WHERE symbol = $1", symbol
+            )
+        if calendar is None:
+            return None
+        return await asyncio.to_thread(calendars.expected_opens, calendar, interval, start, end)
+
+
+class BackfillActor:
+    """Works off the queue from its construction until `drain`; to be made by `start`."""
+
+    def __init__(self, name: str, options: WorkerOptions, namespace: str) -> None:
+        logs.configure(options.log_level)
+        self._name = name
+        self._options = options
+        self._namespace = namespace
+        self._pool: Pool | None = None
+        self._life = asyncio.get_running_loop().create_task(self._live())
+        self._life.add_done_callback(self._ended)
+
+    async def stats(self) -> PoolStats | None:
+        """What the worker has done since it (re)started; `None` while it waits for the database."""
+        return self._pool.stats() if self._pool else None
+
+    async def drain(self, grace_s: float = 30.0) -> None:
+        """Take no more jobs, finish or give back those that run; returns when nothing is left."""
+        if self._pool is None:
+            self._life.cancel()
+        else:
+            await self._pool.drain(grace_s)
+        await asyncio.wait([self._life])
+
+    async def _live(self) -> None:
+        database = await self._connected()
+        try:
+            self._pool = self._pool_on(database)
+            log.info("worker_started", worker=self._name, pid=os.getpid())
+            await self._pool.run()
+        finally:
+            await database.close()
+
+    async def _connected(self) -> Database:
+        while True:
+            try:
+                # One connection for each running job, one to claim, one to keep the leases.
+                return await Database.open(self._options.database_url, max_size=self._options.concurrency + 2)
+            except StorageError as error:
+                log.warning("database_unreachable", worker=self._name, reason=str(error))
+                await asyncio.sleep(_RECONNECT_S)
+
+    def _pool_on(self, database: Database) -> Pool:
+        options, clock = self._options, SystemClock()
+        queue = BackfillQueue(database, lease_s=options.lease_s, limits=options.limits)
+        sources = {name: LazyGateway(name, self._namespace) for name in options.providers}
+        worker = Worker(queue, sources, UniverseCalendar(database), clock)
+        return Pool(
+            self._name,
+            queue,
+            worker.run,
+            clock,
+            batch=options.batch,
+            concurrency=options.concurrency,
+            poll_s=options.poll_s,
+        )
+
+    def _ended(self, life: asyncio.Task[None]) -> None:
+        if not life.cancelled() and (error := life.exception()) is not None:
+            log.critical("worker_crashed", worker=self._name, reason=repr(error))
+            os._exit(1)  # a worker that does not work would look alive; Ray makes a new one
+
+
+def actor_name(index: int) -> str:
+    """The name of a backfill actor within the namespace."""
+    return f"backfill:{index}"
+
+
+def start(
+    index: int,
+    options: WorkerOptions,
+    *,
+    env: Mapping[str, str] | None = None,
+    namespace: str = NAMESPACE,
+) -> ActorHandle[Any]:
+    """Start backfill worker number `index`, or find the one that runs; needs a connection to Ray.
+
+    `env` is the environment of the actor's process, such as `PROMETHEUS_MULTIPROC_DIR`.
+    """
+    shell: Any = ray.remote(BackfillActor)
+    worker: ActorHandle[Any] = shell.options(
+        name=actor_name(index),
+        namespace=namespace,
+        lifetime="detached",
+        get_if_exists=True,
+        max_restarts=-1,
+        max_task_retries=-1,  # asking and draining twice do no harm
+        num_cpus=0,
+        runtime_env={"env_vars": dict(env or {})},
+    ).remote(actor_name(index), options, namespace)
+    return worker
+
+
+async def drain(workers: Sequence[ActorHandle[Any]], grace_s: float = 30.0, timeout_s: float = 60.0) -> None:
+    """Drain all workers at once; what does not answer within `timeout_s` is left to its leases."""
+    ends = await asyncio.gather(
+        *(asyncio.wait_for(worker.drain.remote(grace_s), timeout_s) for worker in workers),
+        return_exceptions=True,
+    )
+    for worker, end in zip(workers, ends, strict=True):
+        if isinstance(end, BaseException):
+            log.warning("drain_failed", worker=str(worker), reason=repr(end))

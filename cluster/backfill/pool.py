@@ -1,0 +1,218 @@
+"""The claim loop: keeps a number of jobs running, their leases alive, and nothing running without a lease."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from collections.abc import Awaitable, Callable, Collection
+from contextlib import suppress
+from dataclasses import dataclass
+from random import uniform
+from typing import Protocol
+
+from cluster import logs, metrics
+from cluster.backfill.lease import Tenure
+from cluster.backfill.worker import Result
+from cluster.clock import Clock
+from cluster.errors import LeaseLost
+from cluster.storage.backfill_records import Lease
+
+log = logs.get(__name__)
+
+
+class Claims(Protocol):
+    """What the loop needs of the queue."""
+
+    @property
+    def lease_s(self) -> float:
+        """Length of a lease."""
+        ...
+
+    async def claim(self, worker: str, limit: int) -> list[Lease]:
+        """Up to `limit` jobs."""
+        ...
+
+    async def beat(self, leases: Collection[Lease]) -> set[int]:
+        """Renew leases; returns the ids of the jobs still held."""
+        ...
+
+    async def release(self, lease: Lease) -> None:
+        """Give a job back."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class PoolStats:
+    """What a pool has done since it started; nothing of it survives the process."""
+
+    name: str
+    running: int
+    claimed: int
+    finished: dict[str, int]
+    """Jobs by `tier/result`."""
+    claim_age_s: float
+    """Seconds since the database last answered a claim; much more than the poll pause means trouble."""
+    draining: bool
+
+
+@dataclass(slots=True)
+class _Running:
+    lease: Lease
+    tenure: Tenure
+    task: asyncio.Task[None]
+
+
+class Pool:
+    """Runs up to `concurrency` jobs at once, claimed in batches of at most `batch`.
+
+    A job starts as soon as it is claimed, so no lease is spent waiting. With nothing to do the pool looks
+    every `poll_s` seconds, give or take half; a database that is away is asked again at the same pace.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        queue: Claims,
+        work: Callable[[Lease], Awaitable[Result]],
+        clock: Clock,
+        *,
+        batch: int = 8,
+        concurrency: int = 8,
+        poll_s: float = 1.0,
+        call_timeout_s: float = 30.0,
+    ) -> None:
+        self._name = name
+        self._queue = queue
+        self._work = work
+        self._clock = clock
+        self._batch = batch
+        self._concurrency = concurrency
+        self._poll_s = poll_s
+        self._call_timeout_s = call_timeout_s
+        self._running: dict[int, _Running] = {}
+        self._finished: Counter[str] = Counter()
+        self._claimed = 0
+        self._claimed_at_s = clock.monotonic_s()
+        self._wake = asyncio.Event()
+        self._draining = False
+        self._claims_ended = asyncio.Event()
+        self._drained = asyncio.Event()
+
+    async def run(self) -> None:
+        """Claim and work until `drain` is through; to be called once."""
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self._keep_leases())
+            group.create_task(self._claim_until_drained())
+
+    async def drain(self, grace_s: float) -> None:
+        """Stop claiming, let the running jobs finish for `grace_s` seconds, then give the others back."""
+        self._draining = True
+        self._wake.set()
+        await self._claims_ended.wait()
+        if tasks := [running.task for running in self._running.values()]:
+            await asyncio.wait(tasks, timeout=grace_s)
+        await asyncio.gather(*(self._give_back(running) for running in list(self._running.values())))
+        self._drained.set()
+
+    def stats(self) -> PoolStats:
+        """The counts until now."""
+        return PoolStats(
+            name=self._name,
+            running=len(self._running),
+            claimed=self._claimed,
+            finished=dict(self._finished),
+            claim_age_s=self._clock.monotonic_s() - self._claimed_at_s,
+            draining=self._draining,
+        )
+
+    async def _claim_until_drained(self) -> None:
+        while not self._draining:
+            self._wake.clear()
+            free = min(self._batch, self._concurrency - len(self._running))
+            claimed = await self._claim(free) if free > 0 else 0
+            if not (0 < free == claimed or self._draining):
+                await _wait(self._wake, self._poll_s * uniform(0.5, 1.5))  # noqa: S311 - spreads polls
+        self._claims_ended.set()
+
+    async def _claim(self, limit: int) -> int:
+        sent_at_s = self._clock.monotonic_s()
+        try:
+            async with asyncio.timeout(self._call_timeout_s):
+                leases = await self._queue.claim(self._name, limit)
+        except Exception as error:  # the loop outlives whatever the database does
+            log.warning("claim_failed", worker=self._name, reason=f"{type(error).__name__}: {error}")
+            return 0
+        self._claimed_at_s = self._clock.monotonic_s()
+        self._claimed += len(leases)
+        for lease in leases:
+            self._start(lease, sent_at_s)
+        return len(leases)
+
+    def _start(self, lease: Lease, sent_at_s: float) -> None:
+        task = asyncio.create_task(self._finish(lease), name=f"backfill job {lease.id}")
+        self._running[lease.id] = _Running(lease, Tenure(sent_at_s, self._queue.lease_s), task)
+
+    async def _finish(self, lease: Lease) -> None:
+        try:
+            result: str = await self._work(lease)
+        except Exception as error:  # not even settled: its lease runs out, another attempt follows
+            log.error("job_unsettled", job=lease.id, reason=f"{type(error).__name__}: {error}")
+            result = "unsettled"
+        del self._running[lease.id]
+        self._count(lease, result)
+
+    async def _keep_leases(self) -> None:
+        while not self._drained.is_set():
+            await self._beat_when_due()
+            await _wait(self._drained, self._queue.lease_s / 30)
+
+    async def _beat_when_due(self) -> None:
+        now_s = self._clock.monotonic_s()
+        held = list(self._running.values())
+        if any(now_s >= running.tenure.beat_at_s for running in held):
+            await self._beat(held, now_s)
+        for running in held:
+            if self._clock.monotonic_s() >= running.tenure.stop_at_s:
+                await self._drop(running)
+
+    async def _beat(self, held: list[_Running], sent_at_s: float) -> None:
+        try:
+            async with asyncio.timeout(self._queue.lease_s / 3):
+                kept = await self._queue.beat([running.lease for running in held])
+        except Exception as error:  # the next beats fit into the lease; if they fail too, the work is dropped
+            log.warning("beat_failed", worker=self._name, reason=f"{type(error).__name__}: {error}")
+            return
+        for running in held:
+            if running.lease.id in kept:
+                running.tenure = running.tenure.renewed(sent_at_s)
+            else:
+                await self._drop(running)
+
+    async def _drop(self, running: _Running) -> None:
+        if await self._cancelled(running):
+            log.warning("lease_lost", worker=self._name, job=running.lease.id, attempt=running.lease.attempt)
+            self._count(running.lease, "lease_lost")
+
+    async def _give_back(self, running: _Running) -> None:
+        if await self._cancelled(running):
+            with suppress(LeaseLost):
+                async with asyncio.timeout(self._call_timeout_s):
+                    await self._queue.release(running.lease)
+            self._count(running.lease, "released")
+
+    async def _cancelled(self, running: _Running) -> bool:
+        """Stop the job; false when it had finished before."""
+        running.task.cancel()
+        await asyncio.wait([running.task])
+        return self._running.pop(running.lease.id, None) is running
+
+    def _count(self, lease: Lease, result: str) -> None:
+        self._finished[f"{lease.tier}/{result}"] += 1
+        metrics.backfill_jobs_processed_total.labels(lease.tier, result).inc()
+        self._wake.set()
+
+
+async def _wait(event: asyncio.Event, seconds: float) -> None:
+    with suppress(TimeoutError):
+        async with asyncio.timeout(seconds):
+            await event.wait()

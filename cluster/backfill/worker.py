@@ -1,0 +1,191 @@
+"""One job: ask a provider, validate, write under the fence, done."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
+from datetime import datetime
+from random import random
+from typing import Literal, Protocol, assert_never
+
+import numpy as np
+import pyarrow as pa
+
+from cluster import logs, metrics
+from cluster.backfill.lease import backoff_s
+from cluster.backfill.plan import settled_end
+from cluster.backfill.verdict import GiveUp, Retry, Snooze, explain, verdict
+from cluster.clock import Clock
+from cluster.errors import InputError, InvalidSymbol, LeaseLost, Malformed, NotEntitled, ProviderDown
+from cluster.market import bars, gaps
+from cluster.market.instants import Instants, to_instant
+from cluster.market.intervals import Interval
+from cluster.providers.protocol import BarSource
+from cluster.storage import known_gaps
+from cluster.storage.backfill_merge import Span
+from cluster.storage.backfill_records import JobState, Lease
+from cluster.storage.bars import write
+from cluster.storage.database import Connection
+from cluster.storage.known_gaps import Cause, Hole
+from cluster.storage.redaction import redact
+
+log = logs.get(__name__)
+
+Result = Literal["done", "retried", "snoozed", "dead", "lease_lost"]
+
+Expected = Callable[[str, Interval, datetime, datetime], Awaitable[Instants | None]]
+"""Opens of the bars that should exist in a half-open range; `None` when nobody knows the symbol."""
+
+
+class Jobs(Protocol):
+    """What a worker needs of the queue."""
+
+    def fenced(self, lease: Lease) -> AbstractAsyncContextManager[Connection]:
+        """A transaction that only the holder of the lease gets."""
+        ...
+
+    async def complete(self, lease: Lease, rows_written: int, connection: Connection | None = None) -> None:
+        """The job is done."""
+        ...
+
+    async def snooze(self, lease: Lease, retry_at: datetime, reason: str) -> JobState:
+        """Wait without using an attempt."""
+        ...
+
+    async def fail(self, lease: Lease, reason: str, *, retry_in_s: float | None) -> JobState:
+        """Try again later, or never."""
+        ...
+
+
+class Worker:
+    """Works one job at a time per call; any number of calls may run at once.
+
+    `sources` are asked in their order when a job names no provider, until one is entitled and knows the
+    symbol. A source that gives no answer within `fetch_timeout_s` counts as down.
+    """
+
+    def __init__(
+        self,
+        jobs: Jobs,
+        sources: Mapping[str, BarSource],
+        expected: Expected,
+        clock: Clock,
+        *,
+        fetch_timeout_s: float = 60.0,
+        grace_s: float = 60.0,
+    ) -> None:
+        self._jobs = jobs
+        self._sources = dict(sources)
+        self._expected = expected
+        self._clock = clock
+        self._fetch_timeout_s = fetch_timeout_s
+        self._grace_s = grace_s
+
+    async def run(self, lease: Lease) -> Result:
+        """Work on the job of `lease` and settle it in the queue; cancelling leaves it leased."""
+        try:
+            try:
+                return await self._fill(lease)
+            except LeaseLost:
+                raise
+            except Exception as error:  # a job must be settled, whatever went wrong with it
+                return await self._settle(lease, error)
+        except LeaseLost:
+            log.warning("lease_lost", job=lease.id, attempt=lease.attempt, symbol=lease.symbol)
+            return "lease_lost"
+
+    async def _fill(self, lease: Lease) -> Result:
+        provider, table = await self._fetch(lease)
+        checked = bars.validate(table, self._clock.now())
+        holes = await self._holes(lease, checked)
+        began_s = self._clock.monotonic_s()
+        async with self._jobs.fenced(lease) as connection:
+            written = await write(connection, checked.good)
+            asked = Span(lease.start, lease.end)
+            await known_gaps.record(connection, lease.symbol, lease.interval, provider, asked, holes)
+            rows = written.inserted + written.revised
+            await self._jobs.complete(lease, rows, connection)
+        metrics.write_batch_ms.observe((self._clock.monotonic_s() - began_s) * 1_000)
+        metrics.bars_written_total.labels(provider).inc(rows)
+        log.info(
+            "job_done", job=lease.id, symbol=lease.symbol, interval=str(lease.interval), provider=provider,
+            inserted=written.inserted, revised=written.revised, rejected=len(checked.rejected),
+            holes=len(holes),
+        )  # fmt: skip
+        return "done"
+
+    async def _fetch(self, lease: Lease) -> tuple[str, pa.Table]:
+        refusals: list[str] = []
+        for name, source in self._candidates(lease):
+            try:
+                return name, await self._ask(source, lease)
+            except (NotEntitled, InvalidSymbol, InputError) as refusal:
+                refusals.append(f"{name}: {refusal}")
+        raise NotEntitled(f"no provider gives {lease.interval} bars of {lease.symbol}: {'; '.join(refusals)}")
+
+    def _candidates(self, lease: Lease) -> Sequence[tuple[str, BarSource]]:
+        if lease.provider is None:
+            return list(self._sources.items())
+        if lease.provider not in self._sources:
+            known = ", ".join(self._sources) or "none"
+            raise NotEntitled(f"provider {lease.provider!r} is not configured; configured: {known}")
+        return [(lease.provider, self._sources[lease.provider])]
+
+    async def _ask(self, source: BarSource, lease: Lease) -> pa.Table:
+        try:
+            async with asyncio.timeout(self._fetch_timeout_s):
+                table = await source.fetch(lease.symbol, lease.interval, lease.start, lease.end)
+        except TimeoutError as error:
+            raise ProviderDown(f"no answer within {self._fetch_timeout_s:g} s") from error
+        _require_only(table, lease)
+        return bars.between(table, lease.start, lease.end)
+
+    async def _holes(self, lease: Lease, checked: bars.Validated) -> list[Hole]:
+        end = settled_end(lease.end, lease.interval, self._clock.now(), self._grace_s)
+        if end <= lease.start:
+            return []
+        expected = await self._expected(lease.symbol, lease.interval, lease.start, end)
+        if expected is None:
+            return []
+        return holes(expected, checked, lease.interval)
+
+    async def _settle(self, lease: Lease, error: Exception) -> Result:
+        reason = redact(explain(error))
+        match verdict(error):
+            case Snooze(retry_at):
+                state = await self._jobs.snooze(lease, retry_at, reason)
+                result: Result = "snoozed"
+            case Retry():
+                delay_s = backoff_s(lease.attempt, random())  # noqa: S311 - spreads retries, guards nothing
+                state = await self._jobs.fail(lease, reason, retry_in_s=delay_s)
+                result = "retried"
+            case GiveUp():
+                state = await self._jobs.fail(lease, reason, retry_in_s=None)
+                result = "dead"
+            case other:
+                assert_never(other)
+        result = "dead" if state == "dead" else result
+        log.warning("job_failed", job=lease.id, attempt=lease.attempt, result=result, reason=reason)
+        return result
+
+
+def holes(expected: Instants, checked: bars.Validated, interval: Interval) -> list[Hole]:
+    """The expected bars that are not among the good ones, as ranges with their cause."""
+    good, rejected = bars.opens(checked.good), bars.opens(checked.rejected)
+    found = gaps.find(expected, good, interval)
+    return [Hole(Span(gap.start, gap.end), _cause(gap, good, rejected)) for gap in found]
+
+
+def _cause(gap: gaps.Gap, good: Instants, rejected: Instants) -> Cause:
+    inside = (rejected >= to_instant(gap.start)) & (rejected < to_instant(gap.end))
+    if np.any(inside):
+        return "rejected"
+    return "provider_hole" if len(good) else "no_data"
+
+
+def _require_only(table: pa.Table, lease: Lease) -> None:
+    for name, wanted in (("symbol", lease.symbol), ("interval", str(lease.interval))):
+        others = sorted(str(value) for value in table[name].unique().to_pylist() if value != wanted)
+        if others:
+            raise Malformed(f"asked for {name} {wanted}, the answer holds {', '.join(others)}")

@@ -1,0 +1,44 @@
+"""One migrated database for all tests of this folder, empty at the start of each."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+
+import pytest
+
+from cluster.storage.database import Database
+from cluster.storage.embedded.postgres import EmbeddedPostgres
+from tests.conftest import execute
+
+EMPTY = """
+DO $$
+DECLARE
+    part text;
+BEGIN
+    FOR part IN SELECT relid::text FROM pg_partition_tree('candles_intraday') WHERE isleaf AND level = 2
+                UNION ALL SELECT relid::text FROM pg_partition_tree('candles_daily') WHERE isleaf AND level = 1
+    LOOP
+        EXECUTE 'DROP TABLE ' || part;
+    END LOOP;
+    DELETE FROM symbol_universe;
+    DELETE FROM universe_versions;
+    DELETE FROM feature_engineered_data;
+    DELETE FROM predictions;
+END
+$$
+"""
+
+
+@pytest.fixture(scope="session")
+def storage_dsn(postgres: EmbeddedPostgres, postgres_dsn: str, template_database: str) -> str:
+    execute(postgres_dsn, f"CREATE DATABASE storage_tests TEMPLATE {template_database}")
+    return postgres.dsn("storage_tests")
+
+
+@pytest.fixture
+async def database(storage_dsn: str) -> AsyncIterator[Database]:
+    """Creating a database takes half a second, emptying it some milliseconds."""
+    opened = await Database.open(storage_dsn, max_size=6)
+    await opened.pool.execute(EMPTY)
+    yield opened
+    await opened.close()

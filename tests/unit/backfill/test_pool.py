@@ -1,0 +1,185 @@
+"""The claim loop against a queue in memory and a clock that stands still until it is told otherwise."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime
+from uuid import uuid4
+
+from cluster.backfill.pool import Pool
+from cluster.backfill.worker import Result
+from cluster.clock import FakeClock
+from cluster.errors import StorageError
+from cluster.market.intervals import Interval
+from cluster.storage.backfill_records import Lease
+
+T = datetime(2025, 10, 8, 14, tzinfo=UTC)
+LEASE_S = 0.3  # the loop looks after its leases every hundredth of a second
+
+
+def lease(job: int) -> Lease:
+    return Lease(
+        id=job,
+        token=uuid4(),
+        symbol="AAPL",
+        interval=Interval.M1,
+        start=T,
+        end=T,
+        tier="T0",
+        provider=None,
+        attempt=1,
+        max_attempts=3,
+        lease_until=T,
+    )
+
+
+class FakeQueue:
+    """Hands out what it is given; beats are accepted for all but the lost."""
+
+    lease_s = LEASE_S
+
+    def __init__(self, jobs: int = 0) -> None:
+        self.waiting = [lease(number) for number in range(jobs)]
+        self.lost: set[int] = set()
+        self.released: list[int] = []
+        self.asked: list[int] = []
+        self.broken = False
+
+    async def claim(self, worker: str, limit: int) -> list[Lease]:
+        self.asked.append(limit)
+        if self.broken:
+            raise StorageError("away")
+        taken, self.waiting = self.waiting[:limit], self.waiting[limit:]
+        return taken
+
+    async def beat(self, leases: Collection[Lease]) -> set[int]:
+        if self.broken:
+            raise StorageError("away")
+        return {one.id for one in leases} - self.lost
+
+    async def release(self, one: Lease) -> None:
+        self.released.append(one.id)
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    """Let the loop go on until it got there; a loop that never does ends in the test's time-out."""
+    while not condition():  # noqa: ASYNC110 - the code under test has no event for a test to wait for
+        await asyncio.sleep(0)
+
+
+class Work:
+    """Jobs that go on until they are told to end."""
+
+    def __init__(self) -> None:
+        self.started: list[int] = []
+        self.cancelled: list[int] = []
+        self.end = asyncio.Event()
+        self.most = 0
+
+    async def __call__(self, one: Lease) -> Result:
+        self.started.append(one.id)
+        self.most = max(self.most, len(self.started) - len(self.cancelled))
+        try:
+            await self.end.wait()
+        except asyncio.CancelledError:
+            self.cancelled.append(one.id)
+            raise
+        return "done"
+
+
+@asynccontextmanager
+async def running(
+    queue: FakeQueue,
+    work: Callable[[Lease], Awaitable[Result]],
+    clock: FakeClock | None = None,
+    *,
+    concurrency: int = 8,
+) -> AsyncIterator[Pool]:
+    pool = Pool("w", queue, work, clock or FakeClock(T), batch=4, concurrency=concurrency, poll_s=0.001)
+    loop = asyncio.create_task(pool.run())
+    yield pool
+    await pool.drain(grace_s=0)
+    await loop
+
+
+async def test_it_runs_as_many_jobs_as_it_may_and_claims_no_more_than_can_start() -> None:
+    queue, work = FakeQueue(jobs=20), Work()
+    async with running(queue, work, concurrency=6) as pool:
+        await until(lambda: len(work.started) == 6)
+        assert queue.asked[:2] == [4, 2]
+        assert pool.stats().running == 6
+        work.end.set()
+        await until(lambda: pool.stats().finished.get("T0/done") == 20)
+    assert pool.stats().claimed == 20
+
+
+async def test_a_job_whose_lease_is_lost_is_cancelled() -> None:
+    queue, work, clock = FakeQueue(jobs=2), Work(), FakeClock(T)
+    async with running(queue, work, clock) as pool:
+        await until(lambda: len(work.started) == 2)
+        queue.lost = {1}
+        clock.advance(LEASE_S / 3)
+        await until(lambda: pool.stats().running == 1)
+        assert work.cancelled == [1]
+    assert pool.stats().finished == {"T0/lease_lost": 1, "T0/released": 1}
+    assert queue.released == [0]
+
+
+async def test_work_stops_by_itself_before_a_lease_that_cannot_be_renewed_ends() -> None:
+    queue, work, clock = FakeQueue(jobs=1), Work(), FakeClock(T)
+    async with running(queue, work, clock):
+        await until(lambda: work.started == [0])
+        queue.broken = True
+        clock.advance(0.89 * LEASE_S)
+        await until(lambda: len(queue.asked) > 20)
+        assert work.cancelled == []
+        clock.advance(0.02 * LEASE_S)
+        await until(lambda: work.cancelled == [0])
+
+
+async def test_a_renewed_lease_goes_on() -> None:
+    queue, work, clock = FakeQueue(jobs=1), Work(), FakeClock(T)
+    async with running(queue, work, clock) as pool:
+        await until(lambda: work.started == [0])
+        for _ in range(6):
+            clock.advance(LEASE_S / 2)
+            await until(lambda: pool._running[0].tenure.renewed_at_s == clock.monotonic_s())
+        assert work.cancelled == []
+
+
+async def test_the_loop_outlives_a_database_that_is_away() -> None:
+    queue, work = FakeQueue(jobs=1), Work()
+    queue.broken = True
+    async with running(queue, work):
+        await until(lambda: len(queue.asked) > 5)
+        queue.broken = False
+        await until(lambda: work.started == [0])
+
+
+async def test_a_drain_lets_jobs_finish_within_the_grace() -> None:
+    queue, work = FakeQueue(jobs=3), Work()
+    async with running(queue, work) as pool:
+        await until(lambda: len(work.started) == 3)
+        work.end.set()
+        await pool.drain(grace_s=60)
+        assert pool.stats().finished == {"T0/done": 3}
+    assert queue.released == []
+
+
+async def test_a_drain_gives_back_what_does_not_finish() -> None:
+    queue, work = FakeQueue(jobs=3), Work()
+    async with running(queue, work) as pool:
+        await until(lambda: len(work.started) == 3)
+    assert (sorted(work.cancelled), sorted(queue.released)) == ([0, 1, 2], [0, 1, 2])
+    assert pool.stats().running == 0
+
+
+async def test_a_job_that_cannot_even_be_settled_leaves_the_loop_alive() -> None:
+    async def crash(one: Lease) -> Result:
+        raise StorageError("the database is away")
+
+    queue = FakeQueue(jobs=2)
+    async with running(queue, crash) as pool:
+        await until(lambda: pool.stats().finished == {"T0/unsettled": 2})
