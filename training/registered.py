@@ -17,6 +17,21 @@ if TYPE_CHECKING:
     from mlflow.entities.model_registry import ModelVersion as MlflowVersion
 
 
+TAGS = (
+    "feature_names",
+    "feature_digest",
+    "window",
+    "horizon",
+    "interval",
+    "coverage",
+    "symbols",
+    "training_range",
+    "metrics",
+    "manifest_sha256",
+)
+"""Tags of a version, each a JSON value; others may be added by anybody."""
+
+
 @dataclass(frozen=True)
 class ModelVersion:
     """One registered version, as its tags describe it."""
@@ -66,6 +81,11 @@ def tags_of(bundle_dir: Path, metrics: Mapping[str, float]) -> dict[str, str]:
     return {name: json.dumps(value) for name, value in facts.items()}
 
 
+def is_ours(raw: MlflowVersion) -> bool:
+    """Whether the version was made by `register`; a registry may hold models of others too."""
+    return all(name in raw.tags for name in TAGS)
+
+
 def manifest_sha256(bundle_dir: Path) -> str:
     """Hash of the manifest file, which itself has the hashes of all others."""
     return hashlib.sha256((bundle_dir / bundle.MANIFEST).read_bytes()).hexdigest()
@@ -74,7 +94,7 @@ def manifest_sha256(bundle_dir: Path) -> str:
 def version_of(raw: MlflowVersion, aliases: Mapping[str, object]) -> ModelVersion:
     """Our view of an MLflow model version; BundleRejected when its tags are not those of `tags_of`."""
     try:
-        facts = {name: json.loads(value) for name, value in raw.tags.items()}
+        facts = {name: json.loads(raw.tags[name]) for name in TAGS}
         return ModelVersion(
             name=raw.name,
             version=str(raw.version),

@@ -28,6 +28,13 @@ CHAMPION = "champion"
 EXPERIMENT = "finsight-training"
 ARTIFACT = "bundle"
 
+CLIENT_SETTINGS = {
+    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2",  # by default it retries for minutes before it says a word
+    "MLFLOW_HTTP_REQUEST_TIMEOUT": "30",
+    "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",  # stdout is for data
+}
+"""Set in the environment, where MLflow reads them, unless they are set already."""
+
 
 def register(
     bundle_dir: Path,
@@ -50,7 +57,9 @@ def register(
             _record(client, run.info.run_id, bundle_dir, params, metrics)
             _ensure_model(client, name)
             source = f"{run.info.artifact_uri}/{ARTIFACT}"
-            created = client.create_model_version(name, source, run.info.run_id, tags=tags)
+            created = client.create_model_version(
+                name, source, run.info.run_id, tags=tags, await_creation_for=0
+            )
             status = "FINISHED"
         finally:
             client.set_terminated(run.info.run_id, status)
@@ -79,13 +88,13 @@ def models(tracking_uri: str) -> list[RegisteredModel]:
 
 
 def versions(name: str, tracking_uri: str) -> list[ModelVersion]:
-    """All versions of a model, newest first. ModelNotFound when the name is not registered."""
+    """All versions that FinSight registered, newest first. ModelNotFound when the name is not registered."""
     with _client(tracking_uri, f"model {name}") as client:
         aliases = client.get_registered_model(name).aliases
-        wanted = f"name = '{name}'"  # a name that exists has passed MLflow's check: no quote in it
         found = [
             registered.version_of(raw, aliases)
-            for raw in _pages(client.search_model_versions, filter_string=wanted)
+            for raw in _pages(client.search_model_versions, filter_string=f"name = '{name}'")
+            if registered.is_ours(raw)
         ]
     return sorted(found, key=lambda version: int(version.version), reverse=True)
 
@@ -217,19 +226,23 @@ def _pages(search: Callable[..., Any], **query: object) -> Iterator[Any]:
 
 
 @contextmanager
-def _client(tracking_uri: str, wanted: str = "the model") -> Iterator[MlflowClient]:
-    """An MLflow client whose errors become ours: ModelNotFound for `wanted`, NotRunning without an answer."""
-    # By default MLflow retries for minutes; a caller who waits should hear soon that there is no answer.
-    os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")
-    os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "30")
+def _client(tracking_uri: str, wanted: str | None = None) -> Iterator[MlflowClient]:
+    """An MLflow client whose errors become ours: ModelNotFound for what is `wanted`, else NotRunning."""
+    for name, value in CLIENT_SETTINGS.items():
+        os.environ.setdefault(name, value)
     from mlflow import MlflowClient
     from mlflow.exceptions import MlflowException
 
     try:
         yield MlflowClient(tracking_uri=tracking_uri, registry_uri=tracking_uri)
     except MlflowException as error:
-        if error.error_code in {"RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"}:
+        # A missing alias is an invalid parameter to MLflow, a missing name or version a missing resource.
+        if wanted and error.error_code in {"RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"}:
             raise ModelNotFound(
                 f"{wanted} is not registered; `finsight train` makes one ({error})"
             ) from error
-        raise NotRunning(f"MLflow does not answer as expected: {error}") from error
+        raise NotRunning(f"MLflow at {_without_password(tracking_uri)} does not answer: {error}") from error
+
+
+def _without_password(uri: str) -> str:
+    return re.sub(r"//[^/@]*@", "//***@", uri)

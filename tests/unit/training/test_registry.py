@@ -84,6 +84,35 @@ def test_any_version_can_be_loaded_by_number(bundle_dir: Path, tracking_uri: str
     assert load(tracking_uri, name, tmp_path / "cache", version).version == version
 
 
+def test_a_version_of_somebody_else_is_not_listed_and_not_loaded(
+    bundle_dir: Path, tracking_uri: str, tmp_path: Path
+) -> None:
+    from mlflow import MlflowClient
+
+    name = "finsight-shared"
+    ours = register(bundle_dir, tracking_uri, name)
+    client = MlflowClient(tracking_uri)
+    client.set_model_version_tag(name, ours, "reviewed by", "somebody")
+    foreign = client.create_model_version(name, source=str(tmp_path))
+
+    assert [version.version for version in registry.versions(name, tracking_uri)] == [ours]
+    with pytest.raises(BundleRejected, match="not registered by FinSight"):
+        load(tracking_uri, name, tmp_path / "cache", str(foreign.version))
+
+
+def test_a_registration_that_fails_leaves_a_failed_run(bundle_dir: Path, tracking_uri: str) -> None:
+    from mlflow import MlflowClient
+
+    with pytest.raises(NotRunning, match="MLflow at sqlite"):
+        register(bundle_dir, tracking_uri, "a/bad/name")
+
+    client = MlflowClient(tracking_uri)
+    experiment = client.get_experiment_by_name(registry.EXPERIMENT)
+    assert experiment is not None
+    [run] = client.search_runs([experiment.experiment_id], "tags.`finsight.model` = 'a/bad/name'")
+    assert run.info.status == "FAILED"
+
+
 def test_a_missing_model_version_or_alias_names_the_command(tracking_uri: str, bundle_dir: Path) -> None:
     name = "finsight-no-champion"
     register(bundle_dir, tracking_uri, name)
@@ -128,7 +157,7 @@ def test_a_manifest_that_was_exchanged_after_registration_is_refused(
 def test_a_server_that_does_not_answer_is_not_a_missing_model(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
 
-    with pytest.raises(NotRunning, match="MLflow does not answer"):
+    with pytest.raises(NotRunning, match=r"MLflow at http://127\.0\.0\.1:9 does not answer"):
         registry.champion(NAME, "http://127.0.0.1:9")  # the discard port: nothing listens there
 
 
