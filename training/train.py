@@ -22,8 +22,7 @@ from training.datasets import scaling, splits, windows
 from training.datasets.assemble import Dataset
 from training.datasets.splits import Fold, Split
 from training.datasets.targets import standardise
-from training.evaluation import report
-from training.evaluation.baselines import ewma_sd
+from training.evaluate import report_on
 from training.mixture import Mixture
 from training.models import volatility
 from training.models.members import KINDS, FittedMember, MemberTask, fit_member, serve_members
@@ -170,7 +169,7 @@ def _bundle(
     }
     facts = _facts(dataset, config, split)
     served = predictor.Predictor(mixture, conformal, facts, "unsaved", "0")
-    card = _report(dataset, config, split, served)
+    card = report_on(served, dataset, split.test)
     progress("tested", 0.97)
     facts["metrics"] = _headline(card)
     golden_rows = split.test[np.linspace(0, len(split.test) - 1, config.golden_windows).astype(np.int64)]
@@ -203,32 +202,10 @@ def _facts(dataset: Dataset, config: TrainConfig, split: Split) -> dict[str, Any
         "training_range": moments(split.train),
         "calibration_range": moments(split.calibration),
         "test_range": moments(split.test),
+        "mean_return": float(dataset.target[split.train].mean()),
         "config": json.loads(config.model_dump_json()),
         "metrics": {},
     }
-
-
-def _report(
-    dataset: Dataset, config: TrainConfig, split: Split, served: predictor.Predictor
-) -> dict[str, Any]:
-    rows = split.test
-    history = windows.gather(dataset.values, dataset.first, rows, config.window)
-    forecasts = {}
-    for model_type in served.model_types:
-        answer = served.predict(history, model_type)
-        forecasts[model_type] = report.TestForecast(
-            answer.mean, answer.lower, answer.upper, answer.probability_up
-        )
-    tested = report.TestRows(
-        target=dataset.target[rows],
-        returns=dataset.returns[rows],
-        ewma_sd=ewma_sd(dataset.returns, dataset.first)[rows],
-        ts=dataset.ts[rows],
-        symbol=dataset.symbol[rows],
-        drift=float(dataset.target[split.train].mean()),
-        horizon=dataset.horizon,
-    )
-    return report.build(tested, forecasts, config.coverage)
 
 
 def _headline(card: Mapping[str, Any]) -> dict[str, float]:

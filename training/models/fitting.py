@@ -30,7 +30,7 @@ class WindowSource:
         encoded = torch.from_numpy(encode(scaled))
         blank = torch.zeros(1, encoded.shape[1])
         self._rows = torch.cat([encoded, blank]).to(device)  # row -1 stands for "no such row"
-        self._first = torch.from_numpy(first).to(device)
+        self._first = torch.tensor(first).to(device)
         self._offsets = torch.arange(1 - window, 1, device=device)
         self.window, self.device = window, device
 
@@ -61,7 +61,7 @@ def train(
         optimizer = torch.optim.AdamW(
             network.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay
         )
-        rows = torch.from_numpy(ends).to(source.device)
+        rows = torch.tensor(ends).to(source.device)
         goals = torch.from_numpy(z.astype(np.float32)).to(source.device)
         for epoch in range(config.epochs):
             loss = _epoch(network, optimizer, source, rows, goals, config, generator)
@@ -110,7 +110,7 @@ def _random_lengths(count: int, window: int, full_share: float, generator: torch
 @torch.inference_mode()
 def predict(network: nn.Module, source: WindowSource, ends: Rows, batch: int = 4096) -> NDArray[np.float64]:
     """Standardised returns (N,) of the full windows that end at `ends`."""
-    rows = torch.from_numpy(ends).to(source.device)
+    rows = torch.tensor(ends).to(source.device)
     parts = [network(source.gather(part)).double().cpu().numpy() for part in torch.split(rows, batch)]
     return np.concatenate(parts) if parts else np.zeros(0)
 

@@ -1,0 +1,41 @@
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+import pytest
+
+from cluster.errors import BadFeatures, NotEnoughHistory
+from tests.unit.training import samples
+from training.datasets.assemble import Dataset
+from training.evaluate import evaluate
+from training.predictor import Predictor
+from training.train import Bundle
+
+
+def test_the_training_dataset_gives_the_report_of_the_training(
+    tiny_predictor: Predictor, tiny_dataset: Dataset, tiny_model: Bundle
+) -> None:
+    assert evaluate(tiny_predictor, tiny_dataset) == tiny_model.report
+
+
+def test_only_rows_after_the_calibration_part_count(tiny_predictor: Predictor, tiny_model: Bundle) -> None:
+    """200 bars more of both symbols: the report begins where it did and has 400 rows more."""
+    longer = evaluate(tiny_predictor, samples.dataset(1000))
+
+    assert longer["start"] == tiny_model.report["start"]
+    assert longer["rows"] == tiny_model.report["rows"] + 400
+
+
+def test_another_feature_set_is_refused(tiny_predictor: Predictor, tiny_dataset: Dataset) -> None:
+    with pytest.raises(BadFeatures, match="feature set other"):
+        evaluate(tiny_predictor, dataclasses.replace(tiny_dataset, digest="other"))
+
+
+def test_without_rows_in_the_test_time_it_says_since_when_it_looked(
+    tiny_predictor: Predictor, tiny_dataset: Dataset
+) -> None:
+    before = dataclasses.replace(tiny_dataset, usable=tiny_dataset.usable & (np.arange(1600) < 300))
+
+    with pytest.raises(NotEnoughHistory, match="no two rows since 2002-"):
+        evaluate(tiny_predictor, before)
