@@ -63,6 +63,7 @@ prediction_latency_seconds = _histogram(
     "prediction_latency_seconds", "Time to compute one prediction request.", _SECONDS, "model_type"
 )
 predictions_total = _counter("predictions_total", "Predictions served.", "model_type")
+model_rejected_total = _counter("model_rejected_total", "Promoted versions whose files were refused.")
 model_info = _gauge("model_info", "1 for the model version that is served.", "name", "version", "alias")
 
 STATE_METRICS: dict[str, tuple[str, tuple[str, ...]]] = {

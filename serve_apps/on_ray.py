@@ -1,0 +1,30 @@
+"""What the API asks of the Ray cluster it runs in. Imports Ray, so import it only there."""
+
+from __future__ import annotations
+
+import asyncio
+
+import ray
+
+from cluster.errors import NotRunning
+from cluster.providers import gateway_actor
+from cluster.providers.stats import ProviderStats
+
+
+def require_cluster(timeout_s: float) -> int:
+    """The number of living nodes, as the GCS tells it; raises `NotRunning` when it does not answer."""
+    try:
+        nodes = [
+            node
+            for node in ray.nodes()  # type: ignore[no-untyped-call]
+            if node["Alive"]
+        ]
+    except Exception as error:
+        raise NotRunning(f"Ray's control service does not answer within {timeout_s:g} s: {error}") from error
+    return len(nodes)
+
+
+async def provider_stats(provider: str, timeout_s: float) -> ProviderStats:
+    """State of a provider's gateway; raises `NotRunning` or `ProviderDown`."""
+    gateway = await asyncio.to_thread(gateway_actor.connect, provider, timeout_s=timeout_s)
+    return await gateway.stats()

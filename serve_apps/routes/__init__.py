@@ -1,0 +1,1 @@
+"""The paths, one module a family: each is a class with its services and a `router()`."""

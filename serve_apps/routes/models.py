@@ -1,0 +1,103 @@
+"""GET /models, /models/{name}, /models/{name}/versions."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable
+from typing import Annotated, Any, TypeVar
+
+from fastapi import APIRouter, Path, Query
+
+from serve_apps import paging, problems
+from serve_apps.schemas import Model, ModelDetail, ModelPage, ModelVersion, Signature, VersionPage
+from serve_apps.services import Services
+from training import registered, registry
+from training.registry import CHAMPION
+
+_Answer = TypeVar("_Answer")
+
+_FRESH_S = 2.0
+
+Name = Annotated[str, Path(max_length=64, pattern=r"^[\w.-]+$", examples=["finsight-1d"])]
+Cursor = Annotated[str | None, Query(max_length=512, description="`next_cursor` of the page before.")]
+Limit = Annotated[int, Query(ge=1, le=1000, description="Most items of this page.")]
+
+
+class ModelRoutes:
+    """Reads the model registry; answers may be `_FRESH_S` seconds old, as each costs several requests."""
+
+    def __init__(self, services: Services) -> None:
+        self._services = services
+        self._answers: dict[tuple[str, ...], tuple[float, Any]] = {}
+
+    def router(self) -> APIRouter:
+        """All routes."""
+        router = APIRouter(tags=["models"])
+        one = problems.documented(404, 422, 503)
+        router.add_api_route("/models", self.models, responses=problems.documented(422, 503))
+        router.add_api_route("/models/{name}", self.model, responses=one)
+        router.add_api_route("/models/{name}/versions", self.versions, responses=one)
+        return router
+
+    async def models(self, cursor: Cursor = None, limit: Limit = 100) -> ModelPage:
+        """All registered models."""
+        found = await self._read("models", registry.models)
+        items, next_cursor = paging.page(found, lambda model: model.name, cursor, limit)
+        return ModelPage(items=[Model(**self._facts(model)) for model in items], next_cursor=next_cursor)
+
+    async def model(self, name: Name) -> ModelDetail:
+        """One model, with the facts of its champion."""
+        versions = await self._versions(name)
+        models = await self._read("models", registry.models)
+        found = next(model for model in models if model.name == name)
+        wanted = found.aliases.get(CHAMPION, found.latest)
+        version = next((_version(each) for each in versions if each.version == wanted), None)
+        return ModelDetail(**self._facts(found), version=version)
+
+    async def versions(self, name: Name, cursor: Cursor = None, limit: Limit = 100) -> VersionPage:
+        """All versions of a model, newest first."""
+        items, next_cursor = paging.page(await self._versions(name), lambda each: each.version, cursor, limit)
+        return VersionPage(items=[_version(each) for each in items], next_cursor=next_cursor)
+
+    async def _versions(self, name: str) -> list[registered.ModelVersion]:
+        return await self._read("versions", registry.versions, name)
+
+    async def _read(self, kind: str, ask: Callable[..., _Answer], *args: str) -> _Answer:
+        key = (kind, *args)
+        until, answer = self._answers.get(key, (0.0, None))
+        if time.monotonic() >= until:
+            uri = self._services.settings.require_mlflow_tracking_uri()
+            answer = await asyncio.to_thread(ask, *args, uri)
+            self._answers = {**self._answers, key: (time.monotonic() + _FRESH_S, answer)}
+        fresh: _Answer = answer
+        return fresh
+
+    def _facts(self, model: registered.RegisteredModel) -> dict[str, Any]:
+        current = self._services.slot.current
+        serving = current.version if current is not None and current.name == model.name else None
+        return {
+            "name": model.name,
+            "description": model.description,
+            "aliases": dict(model.aliases),
+            "latest": model.latest,
+            "serving": serving,
+        }
+
+
+def _version(found: registered.ModelVersion) -> ModelVersion:
+    return ModelVersion(
+        version=found.version,
+        aliases=list(found.aliases),
+        created_at=found.created_at,
+        signature=Signature(
+            feature_names=list(found.feature_names),
+            window=found.window,
+            horizon=found.horizon,
+            interval=found.interval,
+            coverage=found.coverage,
+        ),
+        symbols=list(found.symbols),
+        training_range=dict(found.training_range),
+        metrics=dict(found.metrics),
+    )

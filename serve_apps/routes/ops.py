@@ -1,0 +1,98 @@
+"""POST /ops/backfill, GET /ops/backfill/{id}, GET /stats/providers."""
+
+from __future__ import annotations
+
+import asyncio
+from http import HTTPStatus
+from typing import Annotated
+
+from fastapi import APIRouter, Depends, Path, Request
+from starlette.exceptions import HTTPException
+from starlette.responses import Response
+
+from cluster.errors import NotRunning, UnknownSymbol
+from cluster.storage import universe
+from cluster.storage.backfill_jobs import BackfillQueue
+from cluster.storage.backfill_records import JobStatus
+from serve_apps import body, problems
+from serve_apps.auth import admin_only
+from serve_apps.schemas import BackfillAccepted, BackfillJob, BackfillRequest, ProviderPage, ProviderStats
+from serve_apps.services import Services
+
+_TIMEOUT_S = 2.0
+
+
+class OpsRoutes:
+    """What operators do and look at."""
+
+    def __init__(self, services: Services) -> None:
+        self._services = services
+
+    def router(self) -> APIRouter:
+        """All routes."""
+        settings = self._services.settings
+        router = APIRouter(tags=["operations"])
+        router.add_api_route(
+            "/ops/backfill",
+            self.enqueue,
+            methods=["POST"],
+            status_code=HTTPStatus.ACCEPTED,
+            response_model=BackfillAccepted,
+            responses=problems.documented(401, 403, 413, 415, 422, 503),
+            openapi_extra=body.documented(BackfillRequest),
+            dependencies=[Depends(admin_only(settings.admin_api_key, settings.api_key))],
+        )
+        router.add_api_route("/ops/backfill/{id}", self.job, responses=problems.documented(404, 422, 503))
+        router.add_api_route("/stats/providers", self.providers, responses=problems.documented(503))
+        return router
+
+    async def enqueue(self, request: Request) -> Response:
+        """Have bars fetched. A range that waits or runs already is answered with the jobs that have it."""
+        wanted = await body.read(request, BackfillRequest, self._services.settings.max_body_bytes)
+        database = await self._services.database()
+        if await universe.get(database, wanted.symbol) is None:
+            raise UnknownSymbol(
+                f"Symbol {wanted.symbol} is not in the universe. `finsight symbols` lists those that are."
+            )
+        jobs = await BackfillQueue(database).enqueue(
+            wanted.symbol, wanted.interval, wanted.start, wanted.end, tier=wanted.priority
+        )
+        accepted = BackfillAccepted(job_ids=[job.id for job in jobs], jobs=[_job(job) for job in jobs])
+        return Response(accepted.model_dump_json(), HTTPStatus.ACCEPTED, media_type="application/json")
+
+    async def job(self, id: Annotated[int, Path(ge=1, le=2**63 - 1)]) -> BackfillJob:  # noqa: A002 - its name
+        """State, attempts, rows written and timings of a job."""
+        found = await BackfillQueue(await self._services.database()).get(id)
+        if found is None:
+            raise HTTPException(HTTPStatus.NOT_FOUND, f"There is no backfill job {id}.")
+        return _job(found)
+
+    async def providers(self) -> ProviderPage:
+        """Breaker, health, latency and budget of every configured provider."""
+        if not self._services.on_ray:
+            raise NotRunning("The gateways run on Ray, and this process does not. Run `finsight up`.")
+        from serve_apps import on_ray
+
+        names = sorted(self._services.settings.providers)
+        found = await asyncio.gather(*(on_ray.provider_stats(name, _TIMEOUT_S) for name in names))
+        stats = [ProviderStats.model_validate(each, from_attributes=True) for each in found]
+        return ProviderPage(items=stats, next_cursor=None)
+
+
+def _job(found: JobStatus) -> BackfillJob:
+    return BackfillJob(
+        id=found.id,
+        symbol=found.symbol,
+        interval=found.interval,
+        start=found.start,
+        end=found.end,
+        priority=found.tier,
+        provider=found.provider,
+        state=found.state,
+        attempts=found.attempt,
+        reason=found.reason,
+        rows_written=found.rows_written,
+        enqueued_at=found.enqueued_at,
+        started_at=found.started_at,
+        finished_at=found.finished_at,
+    )

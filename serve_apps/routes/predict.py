@@ -1,0 +1,140 @@
+"""POST /predict."""
+
+from __future__ import annotations
+
+import time
+from datetime import datetime
+
+import pyarrow as pa
+from fastapi import APIRouter, Request
+from starlette.responses import Response
+
+from cluster import metrics
+from cluster.errors import BadBars, InputError, UnknownSymbol
+from cluster.market.intervals import Interval
+from cluster.storage import bars as stored_bars
+from cluster.storage import predictions, universe
+from cluster.storage.database import Database
+from serve_apps import body, prediction, problems
+from serve_apps.prediction import Origin, Point
+from serve_apps.schemas import Prediction, PredictRequest
+from serve_apps.services import Services
+from training.predictor import Predictor
+
+
+class PredictRoutes:
+    """Forecasts from feature rows, from the caller's bars, or from the stored bars of a symbol."""
+
+    def __init__(self, services: Services) -> None:
+        self._services = services
+
+    def router(self) -> APIRouter:
+        """The one route; its body is read by `serve_apps.body`, so FastAPI only documents it."""
+        router = APIRouter(tags=["predictions"])
+        router.add_api_route(
+            "/predict",
+            self.predict,
+            methods=["POST"],
+            summary="Forecast the next bar",
+            response_model=Prediction,
+            responses=problems.documented(409, 413, 415, 422, 503),
+            openapi_extra=body.documented(PredictRequest),
+        )
+        return router
+
+    async def predict(self, request: Request) -> Response:
+        """Mean and prediction interval of the log-return of the next bar.
+
+        The body holds exactly one of `features`, `symbol` and `bars`. A forecast of a symbol is stored.
+        """
+        asked = await body.read(request, PredictRequest, self._services.settings.max_body_bytes)
+        predictor = self._services.slot.require()
+        started = time.perf_counter()
+        if asked.features is not None:
+            found = await self._services.compute(_from_features, predictor, asked)
+        elif asked.bars is not None:
+            found = await self._from_bars(predictor, asked)
+        else:
+            found = await self._from_symbol(predictor, asked)
+        metrics.prediction_latency_seconds.labels(asked.model_type).observe(time.perf_counter() - started)
+        metrics.predictions_total.labels(asked.model_type).inc()
+        return Response(found.model_dump_json(exclude_none=True), media_type="application/json")
+
+    async def _from_bars(self, predictor: Predictor, asked: PredictRequest) -> Prediction:
+        _require_interval(predictor, asked.interval)
+        given, most = asked.bars or [], self._services.settings.max_data_points
+        if len(given) > most:
+            raise BadBars(f"{len(given)} bars given: expected at most {most} (setting MAX_DATA_POINTS)")
+        return await self._services.compute(_from_own_bars, predictor, asked, self._services.clock.now())
+
+    async def _from_symbol(self, predictor: Predictor, asked: PredictRequest) -> Prediction:
+        _require_interval(predictor, asked.interval)
+        symbol = asked.symbol or ""
+        database = await self._services.database()
+        instrument = await universe.get(database, symbol)
+        if instrument is None:
+            raise UnknownSymbol(
+                f"Symbol {symbol} is not in the universe. `finsight symbols` lists those that are."
+            )
+        final = await _final_bars(database, symbol, asked.interval, prediction.bars_needed(predictor.window))
+        remedy = f"`finsight backfill {symbol} --interval {asked.interval}` fetches them."
+        point = await self._services.compute(_point_of_bars, predictor, final, asked.model_type, remedy)
+        start = prediction.origin(final, symbol, instrument.calendar, predictor)
+        await _store(database, predictor, asked, start, point)
+        return prediction.answer(predictor, point, asked, start)
+
+
+def _require_interval(predictor: Predictor, interval: Interval) -> None:
+    if interval != predictor.interval:
+        raise InputError(
+            f"interval {interval}: model {predictor.name} forecasts {predictor.interval} bars only"
+        )
+
+
+async def _final_bars(database: Database, symbol: str, interval: Interval, count: int) -> pa.Table:
+    # One more, because the newest bar may still be open, and is then left out.
+    newest = await stored_bars.read(database, symbol, interval, limit=count + 1, newest=True)
+    return newest.filter(newest["is_final"])
+
+
+def _from_features(predictor: Predictor, asked: PredictRequest) -> Prediction:
+    history = prediction.feature_rows(asked.features or [], predictor.feature_names)
+    return prediction.answer(
+        predictor, prediction.forecast(predictor, history, asked.model_type), asked, None
+    )
+
+
+def _from_own_bars(predictor: Predictor, asked: PredictRequest, now: datetime) -> Prediction:
+    bars = prediction.bars_table(asked.bars or [], asked.interval, now)
+    point = _point_of_bars(predictor, bars, asked.model_type, "Send more bars.")
+    start = prediction.origin(bars, None, asked.calendar, predictor)
+    return prediction.answer(predictor, point, asked, start)
+
+
+def _point_of_bars(predictor: Predictor, bars: pa.Table, model_type: str, remedy: str) -> Point:
+    history = prediction.window_rows(bars, predictor.window, remedy)
+    return prediction.forecast(predictor, history, model_type)
+
+
+async def _store(
+    database: Database, predictor: Predictor, asked: PredictRequest, start: Origin, point: Point
+) -> None:
+    if start.target_ts is None:
+        return  # the calendar ends here: there is no bar that the forecast could be compared with
+    served = predictions.Prediction(
+        symbol=asked.symbol or "",
+        interval=asked.interval,
+        as_of=start.as_of,
+        horizon=predictor.horizon,
+        target_ts=start.target_ts,
+        model_name=predictor.name,
+        model_version=predictor.version,
+        model_type=asked.model_type,
+        mean=point.mean,
+        lower=point.lower,
+        upper=point.upper,
+        coverage=predictor.coverage,
+        probability_up=point.probability_up,
+        last_close=start.last_close,
+    )
+    await predictions.record(database, [served])

@@ -1,0 +1,84 @@
+"""What the routes of one replica share: settings, database, the model and the thread it runs in."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import asynccontextmanager
+from importlib import metadata
+from typing import ParamSpec, TypeVar
+
+from cluster.clock import Clock, SystemClock
+from cluster.settings import Settings
+from cluster.storage.database import Database
+from serve_apps.model_slot import ModelSlot
+from training import registry
+from training.predictor import Predictor
+
+VERSION = metadata.version("finsight")
+
+_Arguments = ParamSpec("_Arguments")
+_Answer = TypeVar("_Answer")
+
+
+class Services:
+    """Made once a replica. The database is opened at its first use, so that a replica is ready without it."""
+
+    def __init__(self, settings: Settings, *, clock: Clock | None = None, on_ray: bool = False) -> None:
+        self.settings = settings
+        self.clock = clock or SystemClock()
+        self.on_ray = on_ray
+        self.slot = _slot(settings)
+        self._database: Database | None = None
+        self._opening = asyncio.Lock()
+        # One thread: the members are single-threaded and a second one would only take cores from other
+        # replicas; a thread at all, so that health checks are answered while a large request is computed.
+        self._computing = ThreadPoolExecutor(1, thread_name_prefix="model")
+
+    async def database(self) -> Database:
+        """The pool; raises `StorageError` while the server is out of reach, and then tries again."""
+        if self._database is None:
+            async with self._opening:
+                if self._database is None:
+                    self._database = await Database.open(self.settings.require_database_url())
+        return self._database
+
+    async def compute(
+        self, function: Callable[_Arguments, _Answer], *args: _Arguments.args, **kwargs: _Arguments.kwargs
+    ) -> _Answer:
+        """Run CPU work in the model's thread."""
+        loop = asyncio.get_running_loop()
+        return await loop.run_in_executor(self._computing, lambda: function(*args, **kwargs))
+
+    @asynccontextmanager
+    async def running(self) -> AsyncIterator[None]:
+        """Follow the champion until the replica stops, then let go of everything."""
+        following = asyncio.create_task(self.slot.follow(), name="model slot")
+        try:
+            yield
+        finally:
+            following.cancel()
+            await asyncio.wait([following])
+            self._computing.shutdown()
+            if self._database is not None:
+                await self._database.close()
+
+
+def _slot(settings: Settings) -> ModelSlot:
+    name, folder = settings.model_name, settings.model_dir
+    if folder is not None:
+        return ModelSlot(lambda: str(folder), lambda _: registry.load(folder), settings.model_poll_s)
+
+    def champion() -> str | None:
+        return registry.champion(name, settings.require_mlflow_tracking_uri())
+
+    def load(version: str) -> Predictor:
+        return registry.load(
+            name,
+            tracking_uri=settings.require_mlflow_tracking_uri(),
+            alias_or_version=version,
+            cache_dir=settings.home / "models",
+        )
+
+    return ModelSlot(champion, load, settings.model_poll_s)
