@@ -132,13 +132,9 @@ def _conformed(table: pa.Table) -> pa.Table:
     if missing:
         raise BadBars(f"bars lack the column(s) {', '.join(missing)}; expected {', '.join(BAR_SCHEMA.names)}")
     try:
-        rows = table.select(BAR_SCHEMA.names).cast(BAR_SCHEMA)
+        return table.select(BAR_SCHEMA.names).cast(BAR_SCHEMA)
     except (pa.ArrowInvalid, pa.ArrowNotImplementedError, ValueError) as error:
         raise BadBars(f"bars are not of the types of BAR_SCHEMA: {error}") from error
-    for field in BAR_SCHEMA:
-        if not field.nullable and rows[field.name].null_count:
-            raise BadBars(f"column {field.name} has {rows[field.name].null_count} null(s); expected none")
-    return rows
 
 
 def _batch(rows: pa.Table, interval: Interval) -> Batch:

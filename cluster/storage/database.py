@@ -86,7 +86,7 @@ class Database:
         with _connecting(self.dsn):
             connection = await self.pool.acquire(timeout=CONNECT_TIMEOUT_S)
         try:
-            with _working(self.dsn):
+            with _working(self.dsn, connection):
                 yield connection
         finally:
             await self.pool.release(connection)
@@ -107,15 +107,25 @@ def _connecting(dsn: str) -> Iterator[None]:
 
 
 @contextmanager
-def _working(dsn: str) -> Iterator[None]:
+def _working(dsn: str, connection: Connection) -> Iterator[None]:
     try:
         yield
     except _WAITED as error:
         raise StorageError(
             f"PostgreSQL at {address(dsn)} gave up a statement: {error}. Try again."
         ) from error
-    except _LOST as error:
+    except (*_LOST, asyncpg.InterfaceError) as error:
+        # Also what asyncpg raises for arguments of a wrong type, which is no matter of the server.
+        if isinstance(error, asyncpg.InterfaceError) and not _is_closed(connection):
+            raise
         raise StorageError(f"The connection to PostgreSQL at {address(dsn)} was lost: {error}") from error
+
+
+def _is_closed(connection: Connection) -> bool:
+    try:
+        return connection.is_closed()
+    except asyncpg.InterfaceError:  # cut, and already taken out of the pool
+        return True
 
 
 def address(dsn: str) -> str:

@@ -77,7 +77,8 @@ BEGIN
     IF to_regclass(part.name) IS NOT NULL THEN
         RETURN;
     END IF;
-    PERFORM pg_advisory_xact_lock(hashtextextended(part.parent, 0));
+    -- The lock that attaching takes anyway. Unlike an advisory one it makes us see what others have committed.
+    EXECUTE format('LOCK TABLE ONLY %I IN SHARE UPDATE EXCLUSIVE MODE', part.parent);
     IF to_regclass(part.name) IS NOT NULL THEN
         RETURN;                                             -- another writer made it while we waited
     END IF;

@@ -15,8 +15,8 @@ DO $$
 DECLARE
     part text;
 BEGIN
-    FOR part IN SELECT relid::text FROM pg_partition_tree('candles_intraday') WHERE isleaf AND level = 2
-                UNION ALL SELECT relid::text FROM pg_partition_tree('candles_daily') WHERE isleaf AND level = 1
+    FOR part IN SELECT relid::text FROM pg_partition_tree('candles_intraday') WHERE level = 2
+                UNION ALL SELECT relid::text FROM pg_partition_tree('candles_daily') WHERE level = 1
     LOOP
         EXECUTE 'DROP TABLE ' || part;
     END LOOP;

@@ -56,7 +56,7 @@ async def test_only_a_changed_bar_is_revised(database: Database) -> None:
     [{"open": 9.5}, {"high": 13.0}, {"low": 8.0}, {"close": 11.0}, {"volume": 101.0}, {"trade_count": 8}],
     ids=lambda change: next(iter(change)),
 )
-async def test_every_value_counts_as_a_revision(database: Database, change: dict[str, float]) -> None:
+async def test_every_value_counts_as_a_revision(database: Database, change: dict[str, Any]) -> None:
     await write(database, bar())
     assert await write(database, bar(**change)) == WriteResult(0, 1, 0)
     name, value = next(iter(change.items()))
@@ -169,13 +169,11 @@ async def test_partitions_are_cut_in_utc(
 
 
 async def test_a_rolled_back_write_leaves_nothing(database: Database) -> None:
-    class Stop(Exception):
-        pass
-
-    with pytest.raises(Stop):
-        async with database.transaction() as connection:
-            await bars.write(connection, table(bar()))
-            raise Stop
+    async with database.connection() as connection:
+        transaction = connection.transaction()
+        await transaction.start()
+        await bars.write(connection, table(bar()))
+        await transaction.rollback()
     assert await stored(database) == []
     assert await database.pool.fetchval("SELECT to_regclass('candles_intraday_1m_2025_10')") is None
 
@@ -183,8 +181,8 @@ async def test_a_rolled_back_write_leaves_nothing(database: Database) -> None:
 async def test_concurrent_writers_of_the_same_bars_end_in_one_row_each(database: Database) -> None:
     minutes = [bar(symbol, NOON + n * MINUTE) for symbol in ("AAPL", "MSFT") for n in range(200)]
     results = await asyncio.gather(*(write(database, *minutes) for _ in range(6)))
-    assert sum((result.inserted for result in results)) == 400
-    assert sum((result.unchanged for result in results)) == 5 * 400
+    assert sum(result.inserted for result in results) == 400
+    assert sum(result.unchanged for result in results) == 5 * 400
     assert len(await stored(database)) == 400
 
 
@@ -198,8 +196,10 @@ async def test_concurrent_revisions_are_all_counted(database: Database) -> None:
 
 async def test_concurrent_writers_make_a_missing_partition_once(database: Database) -> None:
     symbols = [f"S{n}" for n in range(12)]
-    await asyncio.gather(*(write(database, bar(symbol)) for symbol in symbols))
-    assert len(await stored(database)) == 12
+    for month in range(1, 7):
+        first = datetime(2025, month, 1, tzinfo=UTC)
+        await asyncio.gather(*(write(database, bar(symbol, first)) for symbol in symbols))
+    assert len(await stored(database)) == 6 * 12
 
 
 async def test_a_writer_that_takes_no_lock_makes_the_write_fail_clearly(database: Database) -> None:
@@ -222,7 +222,7 @@ async def test_a_writer_that_takes_no_lock_makes_the_write_fail_clearly(database
 async def _someone_waits_for_a_transaction(database: Database) -> None:
     waiting = "SELECT count(*) FROM pg_locks WHERE locktype = 'transactionid' AND NOT granted"
     async with asyncio.timeout(30):
-        while not await database.pool.fetchval(waiting):
+        while not await database.pool.fetchval(waiting):  # noqa: ASYNC110 (nothing tells us)
             await asyncio.sleep(0.01)
 
 
@@ -283,7 +283,7 @@ async def test_a_revision_to_an_impossible_bar_is_refused(database: Database) ->
         (table(bar()).drop_columns(["close"]), r"lack the column\(s\) close"),
         (table(bar(interval="7m")), "interval '7m' is unknown; expected one of 1m, 5m"),
         (table(bar(symbol="")), "symbol or source is empty"),
-        (table(bar(symbol=None)), r"column symbol has 1 null\(s\)"),
+        (table(bar() | {"symbol": None}), "'symbol' with null values"),
         (table(bar()).set_column(3, "open", pa.array(["ten"])), "not of the types of BAR_SCHEMA"),
     ],
 )
