@@ -1,4 +1,7 @@
-"""Counts and times every request, and gives it an id; plain ASGI, so that it costs microseconds."""
+"""Counts and times every request, gives it an id, and answers what nobody expected to go wrong.
+
+Plain ASGI, so that it costs microseconds.
+"""
 
 from __future__ import annotations
 
@@ -7,18 +10,13 @@ import time
 import uuid
 
 import structlog
-from prometheus_client import Counter, Histogram
+from fastapi import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-_SANE_ID = re.compile(rb"[A-Za-z0-9._-]{1,64}")
+from cluster import metrics
+from serve_apps import problems
 
-_requests_total = Counter("http_requests_total", "Answered requests.", ["route", "method", "status"])
-_duration_seconds = Histogram(
-    "http_request_duration_seconds",
-    "Seconds from the first byte of the request to the last of the answer.",
-    ["route", "method"],
-    buckets=(0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10),
-)
+_SANE_ID = re.compile(rb"[A-Za-z0-9._-]{1,64}")
 
 _METHODS = frozenset({"GET", "POST", "PUT", "PATCH", "DELETE", "HEAD", "OPTIONS"})
 
@@ -38,7 +36,7 @@ class Instrumentation:
             await self._app(scope, receive, send)
             return
         request_id = scope["request_id"] = _request_id(scope)
-        status = 500
+        status: int | None = None
         started = time.perf_counter()
 
         async def observed(message: Message) -> None:
@@ -51,8 +49,13 @@ class Instrumentation:
         with structlog.contextvars.bound_contextvars(request_id=request_id):
             try:
                 await self._app(scope, receive, observed)
+            except Exception as error:
+                # Not a handler of the app: those run outside of its middleware, without id and count.
+                answer = problems.unexpected(Request(scope), error)
+                if status is None:
+                    await answer(scope, receive, observed)
             finally:
-                _observe(scope, status, time.perf_counter() - started)
+                _observe(scope, status or 500, time.perf_counter() - started)
 
 
 def _request_id(scope: Scope) -> str:
@@ -63,5 +66,5 @@ def _request_id(scope: Scope) -> str:
 def _observe(scope: Scope, status: int, seconds: float) -> None:
     route = getattr(scope.get("route"), "path", "other")
     method = scope["method"] if scope["method"] in _METHODS else "other"
-    _requests_total.labels(route, method, status).inc()
-    _duration_seconds.labels(route, method).observe(seconds)
+    metrics.http_requests_total.labels(route, method, status).inc()
+    metrics.http_request_duration_seconds.labels(route, method).observe(seconds)

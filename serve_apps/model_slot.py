@@ -7,6 +7,7 @@ from collections.abc import Callable
 
 from cluster import logs, metrics
 from cluster.errors import BundleRejected, NotReady
+from cluster.storage.redaction import redact
 from training.predictor import Predictor
 from training.registry import CHAMPION
 
@@ -57,7 +58,7 @@ class ModelSlot:
             elif wanted not in (self._served, self._refused):
                 await self._switch(wanted)
         except Exception as error:  # the registry's client has the errors of several libraries
-            self._note(f"The model registry gave no model: {error}")
+            self._note(redact(f"The model registry gave no model: {error}"))
 
     async def _switch(self, wanted: str) -> None:
         try:

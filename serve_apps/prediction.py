@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 import pyarrow as pa
@@ -22,6 +22,7 @@ from training.features import MIN_BARS, compute
 from training.predictor import Predictor
 
 Floats = NDArray[np.float32]
+FeatureInput: TypeAlias = "Row | list[Row] | NamedRow | list[NamedRow]"
 
 _MONTH = timedelta(days=31)  # longer than any closure of an exchange
 
@@ -54,7 +55,7 @@ def bars_needed(window: int) -> int:
     return MIN_BARS + window - 1
 
 
-def feature_rows(features: Row | list[Row] | NamedRow | list[NamedRow], names: Sequence[str]) -> Floats:
+def feature_rows(features: FeatureInput, names: Sequence[str]) -> Floats:
     """Features of a request as (L, F) in the model's order; null becomes NaN.
 
     Raises `BadFeatures` that tells count and names when they are not the model's.

@@ -15,6 +15,7 @@ from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
 from cluster import errors, logs
+from cluster.storage.redaction import redact
 
 _log = logs.get(__name__)
 _Model = TypeVar("_Model", bound=BaseModel)
@@ -143,21 +144,21 @@ def status_of(error: errors.FinSightError) -> HTTPStatus:
 
 
 def install(app: FastAPI) -> None:
-    """Make every error that leaves a route of `app` a problem document."""
+    """Make every expected error that leaves a route of `app` a problem document."""
     app.add_exception_handler(errors.FinSightError, _expected)
     app.add_exception_handler(HTTPException, _http)
     app.add_exception_handler(RequestValidationError, _validation)
-    app.add_exception_handler(Exception, _unexpected)
 
 
 async def _expected(request: Request, error: Exception) -> Response:
     assert isinstance(error, errors.FinSightError)  # noqa: S101 - how it was registered
-    status = status_of(error)
+    status, detail = status_of(error), str(error)
     if status >= HTTPStatus.INTERNAL_SERVER_ERROR:
-        _log.warning("request_refused", status=int(status), error=type(error).__name__, detail=str(error))
+        detail = redact(detail)  # the client libraries of the stores quote their URLs
+        _log.warning("request_refused", status=int(status), error=type(error).__name__, detail=detail)
     fields = error.fields if isinstance(error, InvalidRequest) else ()
     headers = {"Retry-After": "2"} if status == HTTPStatus.SERVICE_UNAVAILABLE else None
-    return response(request, status, str(error), kind=type(error).__name__, fields=fields, headers=headers)
+    return response(request, status, detail, kind=type(error).__name__, fields=fields, headers=headers)
 
 
 async def _http(request: Request, error: Exception) -> Response:
@@ -176,7 +177,8 @@ async def _validation(request: Request, error: Exception) -> Response:
     return await _expected(request, InvalidRequest.of(error.errors()))
 
 
-async def _unexpected(request: Request, error: Exception) -> Response:
+def unexpected(request: Request, error: Exception) -> Response:
+    """The answer to an error that is our fault; the log has the trace, the answer only the request id."""
     _log.error("request_failed", path=request.url.path, exc_info=error)
     detail = "Something went wrong on our side. The request id finds it in the logs."
     return response(request, HTTPStatus.INTERNAL_SERVER_ERROR, detail)

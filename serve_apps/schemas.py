@@ -96,7 +96,9 @@ class PredictRequest(Request):
         "model's `feature_names`, or an object by name. null = missing.",
     )
     symbol: SymbolName | None = None
-    bars: list[Bar] | None = Field(None, description="At least 512 bars of one symbol, oldest first.")
+    bars: list[Bar] | None = Field(
+        None, min_length=1, description="At least 512 bars of one symbol, oldest first."
+    )
     interval: Interval = Field(Interval.D1, description="Of `symbol` or `bars`.")
     calendar: str | None = Field(
         None,

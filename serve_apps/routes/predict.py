@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from datetime import datetime
+from typing import TypeVar
 
 import pyarrow as pa
 from fastapi import APIRouter, Request
@@ -20,6 +21,8 @@ from serve_apps.prediction import Origin, Point
 from serve_apps.schemas import Prediction, PredictRequest
 from serve_apps.services import Services
 from training.predictor import Predictor
+
+_Value = TypeVar("_Value")
 
 
 class PredictRoutes:
@@ -62,14 +65,14 @@ class PredictRoutes:
 
     async def _from_bars(self, predictor: Predictor, asked: PredictRequest) -> Prediction:
         _require_interval(predictor, asked.interval)
-        given, most = asked.bars or [], self._services.settings.max_data_points
+        given, most = _given(asked.bars), self._services.settings.max_data_points
         if len(given) > most:
             raise BadBars(f"{len(given)} bars given: expected at most {most} (setting MAX_DATA_POINTS)")
         return await self._services.compute(_from_own_bars, predictor, asked, self._services.clock.now())
 
     async def _from_symbol(self, predictor: Predictor, asked: PredictRequest) -> Prediction:
         _require_interval(predictor, asked.interval)
-        symbol = asked.symbol or ""
+        symbol = _given(asked.symbol)
         database = await self._services.database()
         instrument = await universe.get(database, symbol)
         if instrument is None:
@@ -82,6 +85,12 @@ class PredictRoutes:
         start = prediction.origin(final, symbol, instrument.calendar, predictor)
         await _store(database, predictor, asked, start, point)
         return prediction.answer(predictor, point, asked, start)
+
+
+def _given(value: _Value | None) -> _Value:
+    # The schema lets exactly one input through, and the caller has looked which.
+    assert value is not None  # noqa: S101
+    return value
 
 
 def _require_interval(predictor: Predictor, interval: Interval) -> None:
@@ -98,14 +107,15 @@ async def _final_bars(database: Database, symbol: str, interval: Interval, count
 
 
 def _from_features(predictor: Predictor, asked: PredictRequest) -> Prediction:
-    history = prediction.feature_rows(asked.features or [], predictor.feature_names)
+    assert asked.features is not None  # noqa: S101 - the caller has looked
+    history = prediction.feature_rows(asked.features, predictor.feature_names)
     return prediction.answer(
         predictor, prediction.forecast(predictor, history, asked.model_type), asked, None
     )
 
 
 def _from_own_bars(predictor: Predictor, asked: PredictRequest, now: datetime) -> Prediction:
-    bars = prediction.bars_table(asked.bars or [], asked.interval, now)
+    bars = prediction.bars_table(_given(asked.bars), asked.interval, now)
     point = _point_of_bars(predictor, bars, asked.model_type, "Send more bars.")
     start = prediction.origin(bars, None, asked.calendar, predictor)
     return prediction.answer(predictor, point, asked, start)
@@ -122,7 +132,7 @@ async def _store(
     if start.target_ts is None:
         return  # the calendar ends here: there is no bar that the forecast could be compared with
     served = predictions.Prediction(
-        symbol=asked.symbol or "",
+        symbol=_given(start.symbol),
         interval=asked.interval,
         as_of=start.as_of,
         horizon=predictor.horizon,

@@ -132,6 +132,7 @@ def settings(served_database: str, tracking_uri: str, tmp_path_factory: pytest.T
         admin_api_key=ADMIN_KEY,
         api_key=USER_KEY,
         max_body_bytes=1_000_000,
+        providers={"sample": {}},
         model_poll_s=3600,
     )
 

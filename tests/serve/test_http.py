@@ -1,0 +1,133 @@
+"""What holds for every path: problems, caps, request ids, documentation."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from starlette.testclient import TestClient
+
+JSON = {"Content-Type": "application/json"}
+SERVED = {
+    ("POST", "/predict"),
+    ("GET", "/models"),
+    ("GET", "/models/{name}"),
+    ("GET", "/models/{name}/versions"),
+    ("GET", "/health"),
+    ("GET", "/health/detailed"),
+    ("GET", "/metrics"),
+    ("GET", "/stats/providers"),
+    ("POST", "/ops/backfill"),
+    ("GET", "/ops/backfill/{id}"),
+}
+
+
+def test_the_served_paths_are_those_of_the_document(client: TestClient) -> None:
+    document = client.get("/openapi.json").json()
+    documented = {
+        (method.upper(), path) for path, operations in document["paths"].items() for method in operations
+    }
+
+    assert document["openapi"].startswith("3.1")
+    assert documented == SERVED
+    for method, path in documented:
+        answer = client.request(method, path.replace("{name}", "finsight-1d").replace("{id}", "1"))
+        assert answer.status_code != 405, path
+        assert "Nothing is served" not in answer.text, path
+
+
+def test_every_reference_of_the_document_leads_somewhere(client: TestClient) -> None:
+    document = client.get("/openapi.json").json()
+    references = set(_references(document))
+    assert "#/components/schemas/PredictRequest" in references
+    missing = [
+        each for each in references if each.rpartition("/")[2] not in document["components"]["schemas"]
+    ]
+    assert missing == []
+
+
+def _references(node: Any) -> Iterator[str]:
+    if isinstance(node, dict):
+        for key, value in node.items():
+            if key == "$ref":
+                yield value
+            else:
+                yield from _references(value)
+    elif isinstance(node, list):
+        for value in node:
+            yield from _references(value)
+
+
+def test_writing_asks_for_a_key_in_the_document(client: TestClient) -> None:
+    operation = client.get("/openapi.json").json()["paths"]["/ops/backfill"]["post"]
+    assert operation["security"] == [{"APIKeyHeader": []}, {"HTTPBearer": []}]
+
+
+@pytest.mark.parametrize("page", ["/docs", "/redoc"])
+def test_the_documentation_comes_from_this_machine_only(client: TestClient, page: str) -> None:
+    answer = client.get(page)
+
+    assert answer.status_code == 200
+    assert "http:" not in answer.text
+    assert "https:" not in answer.text
+    assert "default-src 'self'" in answer.headers["content-security-policy"]
+    assets = re.findall(r'(?:src|href)="(/[^"]+)"', answer.text)
+    assert len(assets) >= 2
+    for asset in assets:
+        assert client.get(asset).status_code == 200, asset
+
+
+def test_an_unknown_path_is_a_problem(client: TestClient) -> None:
+    answer = client.get("/nothing/here")
+    assert (answer.status_code, answer.headers["content-type"]) == (404, "application/problem+json")
+    assert answer.json()["detail"] == "Nothing is served at /nothing/here. See /docs for every path."
+
+
+def test_a_wrong_method_is_a_problem_that_names_the_right_one(client: TestClient) -> None:
+    answer = client.get("/predict")
+    assert (answer.status_code, answer.headers["content-type"]) == (405, "application/problem+json")
+    assert answer.json()["detail"] == "/predict does not answer GET. Allowed: POST."
+
+
+def test_a_request_id_is_kept_when_it_is_harmless_and_replaced_when_not(client: TestClient) -> None:
+    assert client.get("/health", headers={"X-Request-ID": "abc-1"}).headers["x-request-id"] == "abc-1"
+    for given in ("a b", "x" * 65, 'a"b'):
+        made = client.get("/health", headers={"X-Request-ID": given}).headers["x-request-id"]
+        assert re.fullmatch("[0-9a-f]{32}", made)
+
+
+def test_a_declared_length_over_the_cap_is_refused_before_the_body_is_read(client: TestClient) -> None:
+    answer = client.post("/predict", content=b"{}", headers={**JSON, "Content-Length": "1000001"})
+    assert answer.status_code == 413
+    assert "larger than 1000000 bytes" in answer.json()["detail"]
+
+
+def test_a_chunked_body_is_refused_as_soon_as_it_is_over_the_cap(client: TestClient) -> None:
+    answer = client.post("/predict", content=iter([b"[" + b"0," * 300_000] * 2), headers=JSON)
+    assert answer.status_code == 413
+
+
+@pytest.mark.parametrize(
+    "headers", [{"Content-Type": "text/csv"}, {"Content-Type": ""}, {**JSON, "Content-Encoding": "gzip"}]
+)
+def test_only_plain_json_is_read(client: TestClient, headers: dict[str, str]) -> None:
+    answer = client.post("/predict", content=b"{}", headers=headers)
+    assert answer.status_code == 415
+    assert "Content-Type: application/json" in answer.json()["detail"]
+
+
+def test_an_unexpected_error_shows_nothing_of_itself(
+    client: TestClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*_: object) -> None:
+        raise RuntimeError("secret detail")
+
+    monkeypatch.setattr("serve_apps.prediction.forecast", broken)
+    answer = client.post("/predict", json={"features": [0.1] * 50})
+
+    assert (answer.status_code, answer.headers["content-type"]) == (500, "application/problem+json")
+    assert answer.json()["request_id"] == answer.headers["x-request-id"]
+    assert "secret" not in answer.text
+    assert "Traceback" not in answer.text
