@@ -31,6 +31,7 @@ class EmbeddedValkey:
         """Server of `home`; `port` 0 takes a free one at each start."""
         self._folder = home.resolve() / "valkey"
         self._port = port
+        self._process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> str:
         """Start the server unless it runs; returns its URL."""
@@ -47,6 +48,9 @@ class EmbeddedValkey:
         with FileLock(self._folder / "start.lock"):
             if self.running():
                 end(self._pid())
+            if self._process is not None:
+                self._process.wait()  # it was our child: let the system forget it
+                self._process = None
 
     def running(self) -> bool:
         """Whether the server of this folder is alive."""
@@ -75,7 +79,7 @@ class EmbeddedValkey:
             "appendfsync everysec\nmaxmemory 256mb\nmaxmemory-policy noeviction\ndaemonize no\n"
         )
         with (self._folder / "server.log").open("ab") as log:
-            process = subprocess.Popen(
+            process = self._process = subprocess.Popen(
                 [str(_binary()), str(configuration)],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
