@@ -26,6 +26,7 @@ from cluster.market.instants import Instants
 from cluster.market.intervals import Interval
 from cluster.market.symbols import Tier
 from cluster.providers import gateway_actor
+from cluster.storage import universe
 from cluster.storage.backfill_jobs import BackfillQueue
 from cluster.storage.database import Database
 
@@ -83,13 +84,10 @@ class UniverseCalendar:
         self, symbol: str, interval: Interval, start: datetime, end: datetime
     ) -> Instants | None:
         """Opens of the expected bars in [start, end); `None` when the universe does not have the symbol."""
-        async with self._database.connection() as connection:
-            calendar = await connection.fetchval(
-                "SELECT calendar FROM symbol_universe WHERE symbol = $1", symbol
-            )
-        if calendar is None:
+        instrument = await universe.get(self._database, symbol)
+        if instrument is None:
             return None
-        return await asyncio.to_thread(calendars.expected_opens, calendar, interval, start, end)
+        return await asyncio.to_thread(calendars.expected_opens, instrument.calendar, interval, start, end)
 
 
 class BackfillActor:

@@ -11,7 +11,7 @@ from cluster.errors import InputError, LeaseLost
 from cluster.market.intervals import Interval
 from cluster.storage.backfill_jobs import BackfillQueue
 from cluster.storage.backfill_records import JobStatus, Lease
-from cluster.storage.database import Database
+from cluster.storage.database import Connection, Database
 
 pytestmark = pytest.mark.postgres
 
@@ -33,6 +33,18 @@ async def add(
     queue: BackfillQueue, first: int = 0, after: int = 10, *, symbol: str = "AAPL", tier: str = "T2"
 ) -> list[JobStatus]:
     return await queue.enqueue(symbol, M1, minute(first), minute(after), tier=tier)  # type: ignore[arg-type]
+
+
+async def waiting_request(
+    blocker: Connection, queue: BackfillQueue, first: int, after: int
+) -> asyncio.Task[list[JobStatus]]:
+    """A request that has come as far as a row that the transaction of `blocker` holds."""
+    request = asyncio.create_task(add(queue, first, after))
+    while not await blocker.fetchval(
+        "SELECT EXISTS (SELECT FROM pg_locks WHERE NOT granted AND locktype = 'transactionid')"
+    ):
+        assert not request.done()
+    return request
 
 
 async def claim_one(queue: BackfillQueue, worker: str = "w") -> Lease:
@@ -144,6 +156,45 @@ class TestEnqueue:
         assert [job.attempt for job in await add(queue, 0, 11)] == [0]
         assert await queue.claim("w", 8) == []
 
+    async def test_jobs_that_join_wait_as_long_as_a_provider_asked_one_of_them_to(
+        self, queue: BackfillQueue, database: Database
+    ) -> None:
+        await add(queue, 0, 10)
+        retry_at = await database.pool.fetchval("SELECT now() + interval '1 hour'")
+        await queue.snooze(await claim_one(queue), retry_at, "limit")
+        await add(queue, 20, 30)
+        await add(queue, 10, 20)
+        assert await states(database) == [("ready", 0, 30)]
+        assert await queue.claim("w", 8) == []
+
+    async def test_a_job_that_is_given_back_during_the_request_is_not_queued_twice(
+        self, queue: BackfillQueue, database: Database
+    ) -> None:
+        """The request waits for a lock while a leased job, which it saw as leased, becomes ready."""
+        await add(queue, 20, 30)
+        lease = await claim_one(queue)
+        (waiting,) = await add(queue, 0, 10)
+        async with database.transaction() as blocker:
+            await blocker.execute("SELECT FROM backfill_jobs WHERE id = $1 FOR UPDATE", waiting.id)
+            request = await waiting_request(blocker, queue, 0, 30)
+            await queue.release(lease)
+        await request
+        assert await states(database) == [("ready", 0, 20), ("ready", 20, 30)]
+
+    async def test_a_job_that_is_claimed_during_the_request_is_not_changed(
+        self, queue: BackfillQueue, database: Database
+    ) -> None:
+        (job,) = await add(queue, 0, 10)
+        async with database.transaction() as claim:
+            await claim.execute(
+                "UPDATE backfill_jobs SET state = 'leased', lease_token = gen_random_uuid(), "
+                "lease_until = now() + interval '1 minute' WHERE id = $1",
+                job.id,
+            )
+            request = await waiting_request(claim, queue, 0, 30)
+        await request
+        assert await states(database) == [("leased", 0, 10), ("ready", 10, 30)]
+
     async def test_the_inclusive_trap_is_one_job_of_eleven_minutes(self, queue: BackfillQueue) -> None:
         """`BETWEEN '14:00' AND '14:10'` names eleven minute bars; the half-open range ends at 14:11."""
         for number in range(11):
@@ -170,7 +221,7 @@ class TestClaim:
         self, queue: BackfillQueue, database: Database
     ) -> None:
         """With 15 minutes a tier, T3 beats a T0 that comes more than 45 minutes later."""
-        ages_min = {"A": ("T3", 46), "B": ("T0", 0), "C": ("T1", 0), "D": ("T3", 44)}
+        ages_min = {"C": ("T1", 0), "D": ("T3", 44), "B": ("T0", 0), "A": ("T3", 46)}
         for symbol, (tier, age_min) in ages_min.items():
             await add(queue, symbol=symbol, tier=tier)
             await database.pool.execute(
@@ -178,7 +229,9 @@ class TestClaim:
                 symbol,
                 age_min,
             )
-        assert [lease.symbol for lease in await queue.claim("w", 8)] == ["A", "B", "D", "C"]
+        one_by_one = [await claim_one(queue) for _ in range(2)]
+        assert [lease.symbol for lease in one_by_one] == ["A", "B"]
+        assert [lease.symbol for lease in await queue.claim("w", 8)] == ["D", "C"]
 
     async def test_a_claim_takes_at_most_its_limit(self, queue: BackfillQueue) -> None:
         for symbol in ("A", "B", "C"):

@@ -63,12 +63,14 @@ def test_closed_hours_are_not_asked_for() -> None:
     ]
 
 
-def test_daily_ranges_do_not_overlap_when_the_clocks_change() -> None:
-    """New York opens 14:30Z on Friday 2025-03-07 and 13:30Z on Monday: less than three days later."""
-    expected = calendars.expected_opens("XNYS", Interval.D1, at("2025-03-07T00:00"), at("2025-03-11T00:00"))
+def test_daily_ranges_do_not_overlap_when_the_clocks_change_overnight() -> None:
+    """A market that trades every day opens an hour earlier in UTC after the change: 23 hours later."""
+    opens = [at("2025-03-08T14:30"), at("2025-03-09T13:30"), at("2025-03-10T13:30")]
+    expected: Instants = np.array([to_instant(moment) for moment in opens])
     found = gaps.find(expected, NOTHING, Interval.D1)
     assert ranges(found, expected, Interval.D1, 1) == [
-        Span(at("2025-03-07T14:30"), at("2025-03-08T14:30")),
+        Span(at("2025-03-08T14:30"), at("2025-03-09T13:30")),
+        Span(at("2025-03-09T13:30"), at("2025-03-10T13:30")),
         Span(at("2025-03-10T13:30"), at("2025-03-11T13:30")),
     ]
 

@@ -64,9 +64,10 @@ class FakeQueue:
 
 
 async def until(condition: Callable[[], bool]) -> None:
-    """Let the loop go on until it got there; a loop that never does ends in the test's time-out."""
-    while not condition():  # noqa: ASYNC110 - the code under test has no event for a test to wait for
-        await asyncio.sleep(0)
+    """Let the loop go on until it got there."""
+    async with asyncio.timeout(30):
+        while not condition():  # noqa: ASYNC110 - the code under test has no event for a test to wait for
+            await asyncio.sleep(0)
 
 
 class Work:
