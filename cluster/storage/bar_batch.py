@@ -97,14 +97,17 @@ def batches(table: pa.Table) -> list[Batch]:
     return [_batch(rows.filter(pc.equal(rows["interval"], name)), Interval(name)) for name in names]
 
 
-def compare(batch: Batch, spans: Spans, stored: Array) -> Verdict:
-    """Which bars are new and which change what is `stored`, the rows of the spans in their order.
+def compare(batch: Batch, spans: Spans, stored: Mapping[str, Array]) -> Verdict:
+    """Which bars are new and which change what is `stored`, the bars in the spans in their order.
 
     An unknown volume or trade count changes nothing, and a bar that is not final never changes a final one.
     """
     place = _places(batch, spans.symbol[stored["window"]], microseconds(stored["ts"]))
     known = np.flatnonzero(place >= 0)
-    ours, theirs = batch.take(known).columns, stored[place[known]]
+    ours = batch.take(known).columns
+    theirs = {
+        name: _taken(stored[name], place[known]) for name in (*PRICES, "volume", "trade_count", "is_final")
+    }
     differs = np.zeros(len(known), dtype=bool)
     for name in (*PRICES, "is_final"):
         differs |= ours[name] != theirs[name]
@@ -112,6 +115,12 @@ def compare(batch: Batch, spans: Spans, stored: Array) -> Verdict:
     differs |= (ours["trade_count"] != theirs["trade_count"]) & (ours["trade_count"] >= 0)
     differs &= ours["is_final"] | ~theirs["is_final"]
     return Verdict(np.flatnonzero(place < 0), known[differs])
+
+
+def _taken(values: Array, index: Array) -> Array:
+    """`values[index]`, without a copy when that is all of them in their order."""
+    whole = len(index) == len(values) and bool(np.all(np.diff(index) == 1))
+    return values if whole else values[index]
 
 
 def _places(batch: Batch, symbol: Array, ts: Array) -> Array:

@@ -142,7 +142,7 @@ async def opens(
     """Opens of the stored bars with start <= ts < end, ascending, `datetime64[us]` in UTC."""
     require_aware(start, end)
     async with opened(source) as database, database.connection() as connection:
-        rows = await fetch(connection, interval, Windows([symbol], [start], [end]), {"ts": ">i8"})
+        rows = await fetch(connection, interval, Windows([symbol], [start], [end]), ["ts"])
     return microseconds(rows["ts"]).view("datetime64[us]")
 
 
@@ -166,7 +166,7 @@ async def _write(connection: Connection, batch: Batch) -> WriteResult:
     return WriteResult(inserted, revised, len(batch) - inserted - revised)
 
 
-async def _stored(connection: Connection, batch: Batch, spans: Spans) -> Array:
+async def _stored(connection: Connection, batch: Batch, spans: Spans) -> dict[str, Array]:
     windows = Windows(
         [batch.symbols[symbol] for symbol in spans.symbol.tolist()],
         moments(spans.first),
@@ -194,18 +194,17 @@ async def _revise(connection: Connection, batch: Batch) -> None:
     await connection.execute("DROP TABLE staged_bars")
 
 
-def _arrow(rows: Array, symbols: Sequence[str], interval: Interval) -> pa.Table:
-    numbers = {name: rows[name].astype(rows.dtype[name].newbyteorder("=")) for name in rows.dtype.names or ()}
-    volume, trade_count = numbers["volume"], numbers["trade_count"]
+def _arrow(rows: dict[str, Array], symbols: Sequence[str], interval: Interval) -> pa.Table:
+    volume, trade_count = rows["volume"], rows["trade_count"]
     columns = {
-        **numbers,
-        "symbol": _words(numbers["window"], symbols),
-        "interval": _words(np.zeros(len(rows), dtype=np.int32), [interval]),
-        "ts": microseconds(numbers["ts"]),
+        **rows,
+        "symbol": _words(rows["window"], symbols),
+        "interval": _words(np.zeros_like(rows["window"]), [interval]),
+        "ts": microseconds(rows["ts"]),
         "volume": pa.array(volume, mask=np.isnan(volume)),
         "trade_count": pa.array(trade_count, mask=trade_count < 0),
-        "source": _unpadded(numbers["source"]),
-        "ingested_at": microseconds(numbers["ingested_at"]),
+        "source": _unpadded(rows["source"]),
+        "ingested_at": microseconds(rows["ingested_at"]),
     }
     arrays = [pa.array(columns[field.name]).cast(field.type) for field in STORED_BAR_SCHEMA]
     return pa.Table.from_arrays(arrays, schema=STORED_BAR_SCHEMA)

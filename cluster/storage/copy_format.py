@@ -84,7 +84,7 @@ def timestamps(microseconds: Array) -> Values:
 
 def microseconds(postgres: Array) -> Array:
     """Microseconds since 1970 UTC out of a decoded `timestamptz`."""
-    return postgres.astype(np.int64) + POSTGRES_EPOCH_US
+    return postgres + POSTGRES_EPOCH_US
 
 
 async def encode(columns: Sequence[Column], rows: int) -> AsyncIterator[bytes]:
@@ -151,8 +151,8 @@ def _empty_block(columns: Sequence[Column], widths: Sequence[int | None], rows: 
     return block
 
 
-def decode(stream: bytes, fields: Mapping[str, str]) -> Array:
-    """Rows of a COPY stream as a structured array with `fields` (name to NumPy type, big-endian).
+def decode(stream: bytes | bytearray, fields: Mapping[str, str]) -> dict[str, Array]:
+    """Columns of a COPY stream of `fields` (name to NumPy type, big-endian), in this machine's byte order.
 
     Every field must be of fixed width and not null; the query casts and coalesces to make it so.
     """
@@ -163,4 +163,10 @@ def decode(stream: bytes, fields: Mapping[str, str]) -> Array:
     body = len(stream) - len(_HEADER) - len(_TRAILER)
     if body % dtype.itemsize:
         raise ValueError(f"COPY stream of {body} bytes is no multiple of the row width {dtype.itemsize}")
-    return np.frombuffer(stream, dtype, count=body // dtype.itemsize, offset=len(_HEADER))
+    rows = np.frombuffer(stream, dtype, count=body // dtype.itemsize, offset=len(_HEADER))
+    columns = {name: np.empty(len(rows), np.dtype(wire).newbyteorder("=")) for name, wire in fields.items()}
+    for start in range(0, len(rows), _CHUNK_ROWS):  # all fields of some rows: a row is fetched only once
+        part = slice(start, start + _CHUNK_ROWS)
+        for name, column in columns.items():
+            column[part] = rows[name][part]
+    return columns

@@ -17,15 +17,15 @@ async def copy_in(connection: Connection, table: str, columns: Mapping[str, Colu
     await connection.copy_to_table(table, source=stream, columns=list(columns), format="binary")
 
 
-async def copy_out(connection: Connection, query: str, *arguments: object) -> bytes:
+async def copy_out(connection: Connection, query: str, *arguments: object) -> bytearray:
     """The binary COPY stream of a query; for `copy_format.decode`."""
-    parts: list[bytes] = []
+    stream = bytearray()
 
     async def keep(part: bytes) -> None:
-        parts.append(part)
+        stream.extend(part)
 
     await connection.copy_from_query(query, *arguments, output=keep, format="binary")
-    return b"".join(parts)
+    return stream
 
 
 @asynccontextmanager

@@ -121,10 +121,8 @@ async def read(
     async with opened(source) as database, database.connection() as connection:
         stream = await copy_out(connection, query, symbol, interval, feature_set, start, end, limit)
     rows = decode(stream, _FIELDS)
-    arrays = [pa.array(microseconds(rows["timestamp"])).cast(FEATURE_SCHEMA.field("timestamp").type)]
-    for name in FEATURE_COLUMNS:
-        feature = rows[name].astype(np.float32)
-        arrays.append(pa.array(feature, mask=np.isnan(feature)))
+    opens = pa.array(microseconds(rows.pop("timestamp"))).cast(FEATURE_SCHEMA.field("timestamp").type)
+    arrays = [opens, *(pa.array(feature, mask=np.isnan(feature)) for feature in rows.values())]
     return pa.Table.from_arrays(arrays, schema=FEATURE_SCHEMA)
 
 
