@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from fastapi import FastAPI
 from pydantic import BaseModel, ConfigDict, Field
 
-from cluster import logs
+from cluster import logs, metrics
 from cluster.clock import Clock
 from cluster.settings import Settings, load
 from serve_apps import documents, problems
@@ -62,7 +62,7 @@ def create_app(settings: Settings, *, clock: Clock | None = None, on_ray: bool =
     for family in routes:
         app.include_router(family.router())
     problems.install(app)
-    app.add_middleware(Instrumentation)
+    app.add_middleware(Instrumentation, answer_id=not on_ray)  # Ray Serve makes one, and answers it
     return app
 
 
@@ -75,6 +75,7 @@ def build(args: Mapping[str, Any]) -> Application:
     def replica_app() -> FastAPI:
         settings = load()
         logs.configure(settings.log_level)
+        metrics.forget_dead_processes()
         return create_app(settings, on_ray=True)
 
     deployment = serve.deployment(

@@ -24,11 +24,13 @@ _METHODS = frozenset({"GET", "POST", "PUT", "PATCH", "DELETE", "HEAD", "OPTIONS"
 class Instrumentation:
     """ASGI middleware: metrics by route template, and `X-Request-ID` from the caller or made here.
 
+    The answer has the id too, unless `answer_id` is false because the server in front adds it.
     Labels come from closed sets: the template of the matched route (`other` without one), known methods.
     """
 
-    def __init__(self, app: ASGIApp) -> None:
+    def __init__(self, app: ASGIApp, *, answer_id: bool = True) -> None:
         self._app = app
+        self._answer_id = answer_id
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request."""
@@ -43,7 +45,8 @@ class Instrumentation:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
-                message["headers"] = [*message["headers"], (b"x-request-id", request_id.encode())]
+                if self._answer_id:
+                    message["headers"] = [*message["headers"], (b"x-request-id", request_id.encode())]
             await send(message)
 
         with structlog.contextvars.bound_contextvars(request_id=request_id):

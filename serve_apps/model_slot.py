@@ -27,6 +27,8 @@ class ModelSlot:
         self._champion = champion
         self._load = load
         self._poll_s = poll_s
+        self.looked = asyncio.Event()
+        """Set after the first look, whatever it found."""
         self._current: Predictor | None = None
         self._served: str | None = None
         self._refused: str | None = None
@@ -47,6 +49,7 @@ class ModelSlot:
         """Look at the champion every `poll_s` seconds until cancelled."""
         while True:
             await self.refresh()
+            self.looked.set()
             await asyncio.sleep(self._poll_s)
 
     async def refresh(self) -> None:

@@ -18,6 +18,7 @@ from cluster import errors, logs
 from cluster.storage.redaction import redact
 
 _log = logs.get(__name__)
+_MOST_ERRORS = 100  # the library can only describe all of them or none
 _Model = TypeVar("_Model", bound=BaseModel)
 
 STATUS: Mapping[type[errors.FinSightError], HTTPStatus] = {
@@ -79,11 +80,17 @@ class InvalidRequest(errors.InputError):
 
 
 def parse(model: type[_Model], body: bytes) -> _Model:
-    """Read JSON strictly: no NaN, no Infinity, bounded depth; raises `InvalidRequest`."""
+    """Read JSON strictly: no NaN, no Infinity, bounded depth; raises `InvalidRequest`.
+
+    Models keep the number of errors small themselves, with `fail_fast` on every list.
+    """
     try:
         return model.model_validate_json(body)
     except ValidationError as error:
-        raise InvalidRequest.of(error.errors(include_url=False, include_context=True)) from None
+        count = error.error_count()
+        if count > _MOST_ERRORS:
+            raise InvalidRequest(f"The request is not valid: it is wrong in {count} places.") from None
+        raise InvalidRequest.of(error.errors(include_url=False)) from None
 
 
 def _pointer(failure: Mapping[str, Any]) -> str:

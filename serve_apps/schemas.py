@@ -10,6 +10,7 @@ from pydantic import (
     AfterValidator,
     AwareDatetime,
     BaseModel,
+    BeforeValidator,
     ConfigDict,
     Discriminator,
     Field,
@@ -43,8 +44,19 @@ Value = Annotated[
     float, Field(strict=True, allow_inf_nan=False, ge=-_FLOAT32_MAX, le=_FLOAT32_MAX, description="Finite.")
 ]
 Amount = Annotated[float, Field(strict=True, allow_inf_nan=False)]
-Row = list[Value | None]
-NamedRow = dict[str, Value | None]
+
+_MOST_NAMES = 4096
+
+
+def _few(names: Any) -> Any:
+    if isinstance(names, dict) and len(names) > _MOST_NAMES:
+        raise ValueError(f"{len(names)} names given, at most {_MOST_NAMES} are read")
+    return names
+
+
+# A list ends at its first error: describing each of a million takes seconds and gigabytes.
+Row = Annotated[list[Value | None], Field(fail_fast=True)]
+NamedRow = Annotated[dict[str, Value | None], BeforeValidator(_few)]
 
 
 def _shape(features: Any) -> str:
@@ -58,9 +70,9 @@ def _shape(features: Any) -> str:
 
 Features = Annotated[
     Annotated[Row, Tag("[row]"), Field(min_length=1)]
-    | Annotated[list[Row], Tag("[rows]"), Field(min_length=1)]
+    | Annotated[list[Row], Tag("[rows]"), Field(min_length=1, fail_fast=True)]
     | Annotated[NamedRow, Tag("[by name]")]
-    | Annotated[list[NamedRow], Tag("[rows by name]"), Field(min_length=1)],
+    | Annotated[list[NamedRow], Tag("[rows by name]"), Field(min_length=1, fail_fast=True)],
     Discriminator(_shape),
 ]
 """One row of features or rows of history, oldest first; in the model's order, or by name. null = missing."""
@@ -96,8 +108,8 @@ class PredictRequest(Request):
         "model's `feature_names`, or an object by name. null = missing.",
     )
     symbol: SymbolName | None = None
-    bars: list[Bar] | None = Field(
-        None, min_length=1, description="At least 512 bars of one symbol, oldest first."
+    bars: Annotated[list[Bar], Field(fail_fast=True, min_length=1)] | None = Field(
+        None, description="At least 512 bars of one symbol, oldest first."
     )
     interval: Interval = Field(Interval.D1, description="Of `symbol` or `bars`.")
     calendar: str | None = Field(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from importlib import metadata
 from typing import ParamSpec, TypeVar
 
@@ -17,6 +17,8 @@ from training import registry
 from training.predictor import Predictor
 
 VERSION = metadata.version("finsight")
+
+_FIRST_LOOK_S = 20.0
 
 _Arguments = ParamSpec("_Arguments")
 _Answer = TypeVar("_Answer")
@@ -53,9 +55,15 @@ class Services:
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
-        """Follow the champion until the replica stops, then let go of everything."""
+        """Follow the champion until the replica stops, then let go of everything.
+
+        A replica that takes another's place should not answer "no model": it is ready when the first look at
+        the registry is over, or has taken `_FIRST_LOOK_S`.
+        """
         following = asyncio.create_task(self.slot.follow(), name="model slot")
         try:
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self.slot.looked.wait(), _FIRST_LOOK_S)
             yield
         finally:
             following.cancel()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sized
 from datetime import datetime
 from typing import TypeVar
 
@@ -11,8 +12,9 @@ from fastapi import APIRouter, Request
 from starlette.responses import Response
 
 from cluster import metrics
-from cluster.errors import BadBars, InputError, UnknownSymbol
+from cluster.errors import InputError, UnknownSymbol
 from cluster.market.intervals import Interval
+from cluster.market.symbols import Instrument
 from cluster.storage import bars as stored_bars
 from cluster.storage import predictions, universe
 from cluster.storage.database import Database
@@ -54,21 +56,21 @@ class PredictRoutes:
         predictor = self._services.slot.require()
         started = time.perf_counter()
         if asked.features is not None:
+            self._require_few(asked.features)
             found = await self._services.compute(_from_features, predictor, asked)
         elif asked.bars is not None:
-            found = await self._from_bars(predictor, asked)
+            self._require_few(asked.bars)
+            found = await self._services.compute(_from_own_bars, predictor, asked, self._services.clock.now())
         else:
             found = await self._from_symbol(predictor, asked)
         metrics.prediction_latency_seconds.labels(asked.model_type).observe(time.perf_counter() - started)
         metrics.predictions_total.labels(asked.model_type).inc()
         return Response(found.model_dump_json(exclude_none=True), media_type="application/json")
 
-    async def _from_bars(self, predictor: Predictor, asked: PredictRequest) -> Prediction:
-        _require_interval(predictor, asked.interval)
-        given, most = _given(asked.bars), self._services.settings.max_data_points
+    def _require_few(self, given: Sized) -> None:
+        most = self._services.settings.max_data_points
         if len(given) > most:
-            raise BadBars(f"{len(given)} bars given: expected at most {most} (setting MAX_DATA_POINTS)")
-        return await self._services.compute(_from_own_bars, predictor, asked, self._services.clock.now())
+            raise InputError(f"{len(given)} rows given: expected at most {most} (setting MAX_DATA_POINTS)")
 
     async def _from_symbol(self, predictor: Predictor, asked: PredictRequest) -> Prediction:
         _require_interval(predictor, asked.interval)
@@ -80,9 +82,7 @@ class PredictRoutes:
                 f"Symbol {symbol} is not in the universe. `finsight symbols` lists those that are."
             )
         final = await _final_bars(database, symbol, asked.interval, prediction.bars_needed(predictor.window))
-        remedy = f"`finsight backfill {symbol} --interval {asked.interval}` fetches them."
-        point = await self._services.compute(_point_of_bars, predictor, final, asked.model_type, remedy)
-        start = prediction.origin(final, symbol, instrument.calendar, predictor)
+        point, start = await self._services.compute(_from_stored_bars, predictor, asked, final, instrument)
         await _store(database, predictor, asked, start, point)
         return prediction.answer(predictor, point, asked, start)
 
@@ -115,10 +115,19 @@ def _from_features(predictor: Predictor, asked: PredictRequest) -> Prediction:
 
 
 def _from_own_bars(predictor: Predictor, asked: PredictRequest, now: datetime) -> Prediction:
+    _require_interval(predictor, asked.interval)
     bars = prediction.bars_table(_given(asked.bars), asked.interval, now)
     point = _point_of_bars(predictor, bars, asked.model_type, "Send more bars.")
     start = prediction.origin(bars, None, asked.calendar, predictor)
     return prediction.answer(predictor, point, asked, start)
+
+
+def _from_stored_bars(
+    predictor: Predictor, asked: PredictRequest, bars: pa.Table, instrument: Instrument
+) -> tuple[Point, Origin]:
+    remedy = f"`finsight backfill {instrument.symbol} --interval {asked.interval}` fetches them."
+    point = _point_of_bars(predictor, bars, asked.model_type, remedy)
+    return point, prediction.origin(bars, instrument.symbol, instrument.calendar, predictor)
 
 
 def _point_of_bars(predictor: Predictor, bars: pa.Table, model_type: str, remedy: str) -> Point:

@@ -146,14 +146,14 @@ def client(settings: Settings) -> Iterator[TestClient]:
 
 @contextmanager
 def started(settings: Settings) -> Iterator[TestClient]:
-    """A running replica whose model has been looked for once."""
+    """A running replica, which has looked for its model once."""
     app = create_app(settings, clock=FakeClock(NOW))
     with TestClient(app, raise_server_exceptions=False) as client:
-        look_for_a_model(client, app)
         yield client
 
 
-def look_for_a_model(client: TestClient, app: FastAPI) -> None:
+def look_for_a_model(client: TestClient) -> None:
     """Do what the replica does every `model_poll_s` seconds."""
     assert client.portal is not None
-    client.portal.call(app.state.services.slot.refresh)
+    assert isinstance(client.app, FastAPI)
+    client.portal.call(client.app.state.services.slot.refresh)

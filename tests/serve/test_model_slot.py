@@ -4,6 +4,7 @@ import shutil
 from pathlib import Path
 
 import pytest
+from starlette.testclient import TestClient
 
 from cluster.errors import BundleRejected, NotReady
 from cluster.settings import Settings
@@ -130,13 +131,13 @@ def test_a_replica_follows_the_champion_and_refuses_spoiled_files(
     with started(own) as client:
         served = [_version(client)]
         registry.promote(name, _registered(bundle_dir, uri, name), uri)
-        look_for_a_model(client, client.app)  # type: ignore[arg-type]
+        look_for_a_model(client)
         served.append(_version(client))
 
         spoiled = shutil.copytree(bundle_dir, tmp_path / "spoiled")
         (spoiled / "scaler.json").write_bytes(b"{}")
         registry.promote(name, _registered(spoiled, uri, name), uri)
-        look_for_a_model(client, client.app)  # type: ignore[arg-type]
+        look_for_a_model(client)
         served.append(_version(client))
     assert served == ["1", "2", "2"]
 
@@ -147,7 +148,7 @@ def _registered(bundle_dir: Path, uri: str, name: str) -> str:
     )
 
 
-def _version(client: object) -> str:
-    answer = client.post("/predict", json={"features": [0.1] * 50})  # type: ignore[attr-defined]
+def _version(client: TestClient) -> str:
+    answer = client.post("/predict", json={"features": [0.1] * 50})
     version: str = answer.json()["model"]["version"]
     return version

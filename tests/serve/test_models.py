@@ -63,7 +63,10 @@ def test_what_is_not_there_is_a_problem(client: TestClient, path: str, status: i
     assert text in answer.json()["detail"]
 
 
-def test_without_a_registry_models_are_out_of_reach_and_nothing_leaks(settings: Settings) -> None:
+def test_without_a_registry_models_are_out_of_reach_and_nothing_leaks(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
     dead = settings.model_copy(update={"mlflow_tracking_uri": "http://user:very-secret@127.0.0.1:9"})
     with started(dead) as client:
         answer = client.get("/models")

@@ -3,6 +3,7 @@ from __future__ import annotations
 import asyncio
 import json
 import math
+import tracemalloc
 from datetime import UTC, datetime
 from typing import Any
 
@@ -228,9 +229,32 @@ def test_a_symbol_with_too_few_bars_is_told_how_many_and_what_fetches_them(clien
     assert problem["detail"] == text
 
 
-def test_every_wrong_field_is_listed_with_a_pointer(client: TestClient) -> None:
-    _, problem = ask(client, {"features": ["a", 1.0, "b"], "model_type": "arima"})
-    assert [each["pointer"] for each in problem["errors"]] == ["#/features/0", "#/features/2", "#/model_type"]
+def test_every_wrong_field_is_listed_with_a_pointer_and_a_list_with_its_first(client: TestClient) -> None:
+    _, problem = ask(client, {"features": [1.0, "a", "b"], "model_type": "arima"})
+    assert [each["pointer"] for each in problem["errors"]] == ["#/features/1", "#/model_type"]
+
+
+LARGE = {
+    "wrong values": b'{"features": [' + b'"",' * 300_000 + b"0]}",
+    "wrong rows": b'{"features": [' + b'[""],' * 180_000 + b"[0]]}",
+    "wrong bars": b'{"bars": [' + b"{}," * 300_000 + b"{}]}",
+    "wrong names": b'{"features": {' + b",".join(b'"%d":""' % name for name in range(80_000)) + b"}}",
+    "wrong keys": b"{" + b",".join(b'"%d":""' % name for name in range(80_000)) + b"}",
+    "deep": b'{"features": ' + b"[" * 400_000 + b"]" * 400_000 + b"}",
+}
+
+
+@pytest.mark.parametrize("body", LARGE.values(), ids=LARGE)
+def test_a_large_wrong_body_costs_no_more_memory_than_it_has(client: TestClient, body: bytes) -> None:
+    tracemalloc.start()
+    try:
+        status, problem = ask(client, body)
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert status == 422
+    assert len(problem.get("errors", [])) <= 5
+    assert peak < 20 * len(body)
 
 
 def test_bars_out_of_order_or_from_the_future_or_too_few_are_refused(
