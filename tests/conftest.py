@@ -73,3 +73,16 @@ def valkey_url(servers_home: Path) -> Iterator[str]:
     server = EmbeddedValkey(servers_home)
     yield server.start()
     server.stop()
+
+
+@pytest.fixture(scope="module")
+def ray_cluster() -> Iterator[None]:
+    """A Ray cluster of this machine; one that the test run has already is used and left running."""
+    import ray
+
+    mine = not ray.is_initialized()
+    if mine:
+        ray.init(address="local", num_cpus=2, include_dashboard=False, log_to_driver=False)
+    yield
+    if mine:
+        ray.shutdown()

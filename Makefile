@@ -1,0 +1,38 @@
+.DEFAULT_GOAL := help
+SHELL := /bin/bash
+PYTHON ?= python3.11
+VENV := .venv
+# Not the absolute path: a checkout may lie in a folder with spaces.
+BIN := $(VENV)/bin
+EXTRA ?= cpu
+STAMP := $(VENV)/.installed-$(EXTRA)
+
+.PHONY: help setup test check bench
+
+help: ## Say what can be made
+	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+
+setup: $(STAMP) ## Make the virtual environment when it is missing
+
+$(STAMP): pyproject.toml
+	@echo "Setting up $(VENV) (once; later runs start at once)"
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV) || python3 -m venv $(VENV)
+	@$(BIN)/python -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))' \
+		|| { echo "FinSight needs Python 3.11; $(VENV) has another. Remove it and set PYTHON=/path/to/python3.11"; exit 1; }
+	@# torch first and by itself: afterwards nothing pulls another build of it in
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check torch==2.13.0 "uv>=0.9"
+	@$(BIN)/python -m uv pip install --quiet --python $(BIN)/python -e ".[$(EXTRA),dev]"
+	@touch $(STAMP)
+
+test: $(STAMP) ## Run every test
+	$(BIN)/python -m pytest $(PYTEST)
+
+check: $(STAMP) ## Lint, format, types, layers
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+bench: $(STAMP) ## Run every benchmark, or one: make bench BENCH=features
+	@for name in $(or $(BENCH),features bars_write bars_write_executemany bars_rewrite bars_read); do \
+		$(BIN)/python -m benchmarks.$$name || exit 1; done
