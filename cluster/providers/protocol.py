@@ -23,6 +23,8 @@ class Capabilities:
     """Most bars of one answer; a longer range is asked for page by page."""
     earliest: datetime | None = None
     """Nothing opens before this; `None` when that is not known."""
+    until: datetime | None = None
+    """Nothing opens at or after this: a data set that has ended; `None` when it goes on."""
     short_page_ends: bool = True
     """Whether an answer of less than `page_bars` bars is the end of the range, and not merely a hole."""
     weight: int = 1

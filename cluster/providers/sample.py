@@ -39,6 +39,7 @@ class SampleProvider:
         symbols=frozenset(_INSTRUMENTS),
         page_bars=10_000,
         earliest=_FIRST,
+        until=_AFTER,
     )
 
     async def bars(self, symbol: str, interval: Interval, start: datetime, end: datetime) -> pa.Table:

@@ -141,9 +141,9 @@ _TOO_OLD = "SELECT clock_timestamp() - enqueued_at > $2::interval FROM backfill_
 
 _GET = """
 WITH RECURSIVE chain AS (
-    SELECT * FROM backfill_jobs WHERE id = $1
+    SELECT id AS asked, * FROM backfill_jobs WHERE id = ANY($1::bigint[])
     UNION ALL
-    SELECT j.* FROM backfill_jobs j JOIN chain ON j.id = chain.merged_into)
+    SELECT chain.asked, j.* FROM backfill_jobs j JOIN chain ON j.id = chain.merged_into)
 SELECT * FROM chain WHERE state <> 'merged'
 """
 
@@ -158,6 +158,10 @@ SELECT tier, count(*) AS waiting,
 FROM backfill_jobs
 WHERE state = 'ready' OR (state = 'leased' AND lease_until <= clock_timestamp())
 GROUP BY tier
+"""
+
+_LEASED_COUNT = """
+SELECT count(*) FROM backfill_jobs WHERE state = 'leased' AND lease_until > clock_timestamp()
 """
 
 _DEAD_SPANS = """
@@ -292,8 +296,11 @@ class BackfillQueue:
 
     async def get(self, job: int) -> JobStatus | None:
         """The job, or the one it was merged into; `None` when there is no such id."""
-        rows = await self._fetch(_GET, job)
-        return status_of(rows[0]) if rows else None
+        return (await self.get_many([job])).get(job)
+
+    async def get_many(self, jobs: Collection[int]) -> dict[int, JobStatus]:
+        """`get` of each id; ids that do not exist are left out."""
+        return {row["asked"]: status_of(row) for row in await self._fetch(_GET, list(jobs))}
 
     async def attempts(self, job: int) -> list[Attempt]:
         """Every attempt of the job, the first one first."""
@@ -310,6 +317,12 @@ class BackfillQueue:
     async def dead_count(self) -> int:
         """Jobs that were given up and wait for a person."""
         rows = await self._fetch("SELECT count(*) FROM backfill_jobs WHERE state = 'dead'")
+        count: int = rows[0][0]
+        return count
+
+    async def leased_count(self) -> int:
+        """Jobs that somebody works on at this moment."""
+        rows = await self._fetch(_LEASED_COUNT)
         count: int = rows[0][0]
         return count
 

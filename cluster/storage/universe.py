@@ -24,6 +24,11 @@ SET ({_COLUMNS}, updated_at) = ROW ({", ".join(f"excluded.{name}" for name in _F
 WHERE ({", ".join(f"stored.{name}" for name in _FIELDS)})
       IS DISTINCT FROM ({", ".join(f"excluded.{name}" for name in _FIELDS)})
 """  # noqa: S608 (column names of our own)
+_ADD_MISSING = f"""
+INSERT INTO symbol_universe ({_COLUMNS})
+VALUES ({", ".join(f"${place}" for place in range(1, len(_FIELDS) + 1))})
+ON CONFLICT (symbol) DO NOTHING RETURNING symbol
+"""  # noqa: S608
 _LIST = f"""
 SELECT {_COLUMNS} FROM symbol_universe
 WHERE ($1::text IS NULL OR tier = $1) AND (active OR NOT $2) AND symbol > $3
@@ -51,6 +56,22 @@ async def upsert(database: Database, instruments: Sequence[Instrument]) -> None:
     rows = [tuple(asdict(instrument)[name] for name in _FIELDS) for instrument in instruments]
     async with database.transaction() as connection:
         await connection.executemany(_UPSERT, sorted(rows))
+
+
+async def add_missing(
+    database: Database, instruments: Sequence[Instrument], version_tag: str, source_meta: Mapping[str, Any]
+) -> list[str]:
+    """Add the instruments that are not there and, if there are any, a version that lists them as `added`.
+
+    Rows that are there stay as they are, so what a user has set is kept. Returns the symbols that were added.
+    """
+    rows = [tuple(asdict(instrument)[name] for name in _FIELDS) for instrument in instruments]
+    async with database.transaction() as connection:
+        added = [row["symbol"] for row in await connection.fetchmany(_ADD_MISSING, sorted(rows))]
+        if added:
+            meta = json.dumps({**source_meta, "added": added})
+            await connection.fetchrow(_ADD_VERSION, version_tag, meta)
+    return added
 
 
 async def listed(
