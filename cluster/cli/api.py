@@ -17,11 +17,25 @@ _ANSWER_TIMEOUT_S = 60.0
 
 
 class Api:
-    """The API of the instance that the settings name."""
+    """The API of the instance that the settings name; closes its connection as a context manager."""
 
     def __init__(self, settings: Settings) -> None:
+        import httpx
+
         self._settings = settings
         self._url = settings.url("api")
+        self._client = httpx.Client(
+            base_url=self._url,
+            timeout=httpx.Timeout(_ANSWER_TIMEOUT_S, connect=_CONNECT_TIMEOUT_S),
+            trust_env=False,  # a proxy of this machine does not know the way back to it
+            verify=self._url.startswith("https:"),  # reading the certificates takes longer than the request
+        )
+
+    def __enter__(self) -> Api:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._client.close()
 
     def get(self, path: str, **query: str | int) -> Any:
         """The resource at `path`, as JSON types."""
@@ -45,18 +59,15 @@ class Api:
     def _send(self, method: str, path: str, **request: Any) -> Any:
         import httpx
 
-        timeout = httpx.Timeout(_ANSWER_TIMEOUT_S, connect=_CONNECT_TIMEOUT_S)
-        # Without trust_env, because a proxy of this machine would not know the way back to it.
-        with httpx.Client(base_url=self._url, timeout=timeout, trust_env=False) as client:
-            try:
-                answer = client.request(method, path, **request)
-            except httpx.ConnectError:
-                raise NotRunning(
-                    f"No API answers at {self._url}. Start FinSight with `finsight up`; if it runs "
-                    "elsewhere, set FINSIGHT_HOST and FINSIGHT_API_PORT."
-                ) from None
-            except httpx.HTTPError as error:
-                raise NotRunning(f"The API at {self._url} did not answer: {error}. Try again.") from None
+        try:
+            answer = self._client.request(method, path, **request)
+        except httpx.ConnectError:
+            raise NotRunning(
+                f"No API answers at {self._url}. Start FinSight with `finsight up`; if it runs elsewhere, "
+                "set FINSIGHT_HOST and FINSIGHT_API_PORT."
+            ) from None
+        except httpx.HTTPError as error:
+            raise NotRunning(f"The API at {self._url} did not answer: {error}. Try again.") from None
         return self._understood(answer)
 
     def _understood(self, answer: Response) -> Any:

@@ -54,13 +54,12 @@ def backfill(
     from cluster.cli.api import Api
     from cluster.clock import SystemClock
 
-    end = end or SystemClock().now()
+    end = end or _last_grid_point(SystemClock().now(), interval)
     start = start or end - (_WHOLE_HISTORY if interval.is_daily else _INTRADAY_HISTORY)
     if start >= end:
         raise typer.BadParameter(
             f"--from {terminal.when(start)} is not before --to {terminal.when(end)}, which is not included"
         )
-    api = Api(settings.load())
     wanted = {
         "symbol": symbol,
         "interval": interval,
@@ -68,15 +67,23 @@ def backfill(
         "end": end.isoformat(),
         "priority": tier,
     }
-    jobs = api.post("/ops/backfill", wanted, admin=True)["jobs"]
-    if wait:
-        jobs = _wait(api, jobs, timeout_s)
+    with Api(settings.load()) as api:
+        jobs = api.post("/ops/backfill", wanted, admin=True)["jobs"]
+        if wait:
+            jobs = _wait(api, jobs, timeout_s)
     terminal.emit(jobs, as_json=as_json, text=_table(jobs))
     dead = [job for job in jobs if job["state"] == "dead"]
     if dead:
         raise FinSightError(f"{len(dead)} of {len(jobs)} jobs were given up: {dead[0]['reason']}")
     if not wait and not as_json:
         terminal.talk(f"Queued. `finsight gaps {symbol} --interval {interval}` tells what is still missing.")
+
+
+def _last_grid_point(now: datetime, interval: Interval) -> datetime:
+    """No running bar begins before it, and the same request again is the same range and finds its jobs."""
+    return (
+        now.replace(hour=0, minute=0, second=0, microsecond=0) if interval.is_daily else interval.floor(now)
+    )
 
 
 def _table(jobs: Sequence[Any]) -> Any:

@@ -21,7 +21,7 @@ def register(app: typer.Typer) -> None:
 def features(
     name: Annotated[
         str | None,
-        typer.Argument(metavar="[SYMBOL]", parser=symbol, help="Default: all active ones, as a job."),
+        typer.Argument(metavar="SYMBOL", parser=symbol, help="Default: all active ones, as a job."),
     ] = None,
     interval: IntervalOption = Interval.D1,
     out: Annotated[

@@ -60,7 +60,7 @@ def register(app: typer.Typer) -> None:
 def gaps(
     symbols: Annotated[
         list[str] | None,
-        typer.Argument(metavar="[SYMBOL]...", parser=symbol, help="Default: all active ones."),
+        typer.Argument(metavar="SYMBOL", parser=symbol, help="Default: all active ones."),
     ] = None,
     interval: IntervalOption = Interval.D1,
     start: Annotated[

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Annotated, Any
 
 import typer
+from rich.console import Group
 
 from cluster.cli import terminal
 from cluster.cli.arguments import JsonOption, group
@@ -15,7 +16,7 @@ from cluster.errors import ModelNotFound, NotRunning
 CHAMPION = "champion"
 
 NameArgument = Annotated[
-    str | None, typer.Argument(metavar="[NAME]", help="Registered model; default: the one that is served.")
+    str | None, typer.Argument(metavar="NAME", help="Registered model; default: the one that is served.")
 ]
 
 
@@ -32,7 +33,8 @@ def list_models(*, as_json: JsonOption = False) -> None:
     from cluster import settings
     from cluster.cli.api import Api
 
-    found = list(Api(settings.load()).pages("/models"))
+    with Api(settings.load()) as api:
+        found = list(api.pages("/models"))
     rows = [
         (each["name"], each["aliases"].get(CHAMPION), each["latest"], each["serving"], each["description"])
         for each in found
@@ -49,15 +51,12 @@ def show(name: NameArgument = None, *, as_json: JsonOption = False) -> None:
     from cluster.cli.api import Api
 
     loaded = settings.load()
-    api = Api(loaded)
     path = f"/models/{_quoted(name or loaded.model_name)}"
-    model = api.get(path)
-    versions = list(api.pages(f"{path}/versions"))
-    if as_json:
-        terminal.emit({**model, "versions": versions}, as_json=True, text="")
-        return
-    terminal.emit(model, as_json=False, text=terminal.facts(_summary(model)))
-    terminal.emit(versions, as_json=False, text=_versions(versions))
+    with Api(loaded) as api:
+        model = api.get(path)
+        versions = list(api.pages(f"{path}/versions"))
+    text = Group(terminal.facts(_summary(model)), "", _versions(versions))
+    terminal.emit({**model, "versions": versions}, as_json=as_json, text=text)
 
 
 def _summary(model: Mapping[str, Any]) -> dict[str, object]:
@@ -72,9 +71,15 @@ def _summary(model: Mapping[str, Any]) -> dict[str, object]:
         "features": f"{len(names)}, as `--json` lists them" if names else None,
         **signature,
         "symbols": version.get("symbols"),
-        "training_range": version.get("training_range", {}),
+        "training": _period(version.get("training_range", {})),
         "metrics": version.get("metrics", {}),
     }
+
+
+def _period(training: Mapping[str, Any]) -> str | None:
+    if not training:
+        return None
+    return f"{terminal.when(training['start'])} to {terminal.when(training['end'])}, {training['rows']} rows"
 
 
 def _versions(versions: list[Any]) -> Any:

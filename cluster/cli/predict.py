@@ -33,19 +33,22 @@ def predict(
     from cluster.cli.api import Api
 
     wanted = {"symbol": symbol, "interval": interval, "model_type": model_type, "return_confidence": True}
-    answer = Api(settings.load()).post("/predict", wanted)
-    terminal.emit(answer, as_json=as_json, text=terminal.facts(_lines(answer)))
+    with Api(settings.load()) as api:
+        answer = api.post("/predict", wanted)
+    terminal.emit(answer, as_json=as_json, text=terminal.facts(told(answer)))
 
 
-def _lines(answer: Mapping[str, Any]) -> dict[str, object]:
+def told(answer: Mapping[str, Any]) -> dict[str, object]:
+    """The API's answer for a symbol in words."""
     coverage, target = answer["coverage"], answer.get("target_ts")
-    direction = "up" if answer["mean"] >= 0 else "down"
+    # `confidence` is that of the sign of `mean`
+    up = answer["confidence"] if answer["mean"] >= 0 else 1 - answer["confidence"]
     lines: dict[str, object] = {
         "symbol": f"{answer['symbol']}, {answer['interval']} bars until {terminal.when(answer['as_of'])}",
         "forecast": f"{_percent(answer['mean'])} for the bar of {terminal.when(target)}",
         f"{coverage:.0%} interval": f"{_percent(answer['lower'])} to {_percent(answer['upper'])}",
         "price": _prices(answer["price"], answer["last_close"]),
-        "direction": f"{direction}, with probability {answer['confidence']:.0%}",
+        "probability": f"up {up:.0%}, down {1 - up:.0%}",
         "model": f"{answer['model']['name']} version {answer['model']['version']}, {answer['model_type']}",
     }
     members = {f"  {name}": _percent(value) for name, value in answer["members"].items()}

@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, TypeAlias
 
 import typer
@@ -15,6 +16,7 @@ from cluster.cli import terminal
 from cluster.errors import FinSightError
 
 if TYPE_CHECKING:
+    from cluster.settings import Settings
     from cluster.submission import Outcome, Submissions
 
 INTERRUPTED = 130
@@ -24,16 +26,18 @@ Result: TypeAlias = Mapping[str, Any]
 Shown: TypeAlias = Callable[[Result], RenderableType]
 
 
-def submissions() -> Submissions:
+def submissions(settings: Settings | None = None) -> Submissions:
     """The jobs of the cluster that the settings name."""
-    from cluster import settings
     from cluster.local.instance import ray_environment
+    from cluster.settings import load
     from cluster.submission import Submissions
 
-    loaded = settings.load()
-    for name, value in ray_environment(loaded.home).items():
-        os.environ.setdefault(name, value)  # who set one means another cluster
-    return Submissions(loaded.url("dashboard"))
+    settings = settings or load()
+    environment = ray_environment(settings.home)
+    if Path(environment["RAY_AUTH_TOKEN_PATH"]).exists():
+        for name, value in environment.items():
+            os.environ.setdefault(name, value)  # who set one means another cluster
+    return Submissions(settings.url("dashboard"))
 
 
 def options(**given: object) -> list[str]:

@@ -48,7 +48,8 @@ def table(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> Table:
     body = [list(row) for row in rows]
     made = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
     for place, name in enumerate(columns):
-        numeric = any(_is_number(row[place]) for row in body)
+        values = [row[place] for row in body if row[place] is not None]
+        numeric = bool(values) and all(_is_number(value) for value in values)
         made.add_column(name, justify="right" if numeric else "left", overflow="fold")
     for row in body:
         made.add_row(*(Text(shown(value)) for value in row))
