@@ -6,7 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from tests.docs import pages
-from tests.docs.render import http, metrics, settings
+from tests.docs.render import cli, http, metrics, settings
 
 BLOCKS: dict[tuple[Path, str], Callable[[], str]] = {
     (pages.REFERENCE / "settings.md", "settings"): settings.settings,
@@ -16,6 +16,9 @@ BLOCKS: dict[tuple[Path, str], Callable[[], str]] = {
     (pages.REFERENCE / "http.md", "paths"): http.paths,
     (pages.REFERENCE / "http.md", "details"): http.details,
     (pages.REFERENCE / "http.md", "bodies"): http.bodies,
+    (pages.REFERENCE / "cli.md", "commands"): cli.overview,
+    (pages.REFERENCE / "cli.md", "options"): cli.options,
+    (pages.REFERENCE / "cli.md", "command details"): cli.details,
 }
 """Page and name of every generated block, and what makes it."""
 
