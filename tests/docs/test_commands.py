@@ -20,8 +20,8 @@ _OUTSIDE = {"FINSIGHT_CONFIG"}  # read before there are settings
 
 @pytest.mark.parametrize("page", _WRITTEN, ids=lambda page: str(page.relative_to(pages.ROOT)))
 def test_commands_on_the_page_exist(page: Path) -> None:
-    wrong = [command for command in _commands(page) if _trouble(command)]
-    assert [(command, _trouble(command)) for command in wrong] == []
+    wrong = [command for command in _commands(page) if trouble(command)]
+    assert [(command, trouble(command)) for command in wrong] == []
 
 
 def test_the_readme_names_every_group_of_commands() -> None:
@@ -37,11 +37,11 @@ def test_documented_environment_names_are_settings() -> None:
 
 
 def test_a_wrong_command_is_found() -> None:
-    assert _trouble(["make", "coffee"]) == "no such target"
-    assert _trouble(["finsight", "brew"]) == "no such command"
-    assert _trouble(["finsight", "models", "brew"]) == "no such command"
-    assert _trouble(["finsight", "predict", "SPX", "--brew"]) == "no option --brew"
-    assert _trouble(["finsight", "predict", "SPX", "--json"]) == ""
+    assert trouble(["make", "coffee"]) == "no such target"
+    assert trouble(["finsight", "brew"]) == "no such command"
+    assert trouble(["finsight", "models", "brew"]) == "no such command"
+    assert trouble(["finsight", "predict", "SPX", "--brew"]) == "no option --brew"
+    assert trouble(["finsight", "predict", "SPX", "--json"]) == ""
 
 
 def _commands(page: Path) -> Iterator[list[str]]:
@@ -55,7 +55,7 @@ def _commands(page: Path) -> Iterator[list[str]]:
             yield shlex.split(without_settings)
 
 
-def _trouble(words: list[str]) -> str:
+def trouble(words: list[str]) -> str:
     """Why the command cannot be given; empty when it can."""
     if words[0] == "make":
         return "" if words[1] in _targets() else "no such target"
