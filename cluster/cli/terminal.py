@@ -32,8 +32,8 @@ def emit(data: object, *, as_json: bool, text: RenderableType) -> None:
     if as_json:
         import orjson
 
-        options = orjson.OPT_INDENT_2 | orjson.OPT_UTC_Z | orjson.OPT_SERIALIZE_NUMPY
-        console.file.write(orjson.dumps(data, default=str, option=options).decode() + "\n")
+        options = orjson.OPT_INDENT_2 | orjson.OPT_PASSTHROUGH_DATETIME
+        console.file.write(orjson.dumps(data, default=_plain, option=options).decode() + "\n")
     else:
         console.print(Text(text) if isinstance(text, str) else text)
 
@@ -130,6 +130,13 @@ def _console(*, stderr: bool = False) -> Console:
     if not console.is_terminal:
         console.width = _PIPE_WIDTH
     return console
+
+
+def _plain(value: object) -> str:
+    """What JSON has no type for."""
+    if isinstance(value, datetime):
+        return value.astimezone(UTC).isoformat().replace("+00:00", "Z")
+    return str(value)
 
 
 def _is_number(value: object) -> bool:

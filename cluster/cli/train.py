@@ -35,3 +35,5 @@ def train(
     """Train the ensemble on the stored bars and register it, as a job. `finsight evaluate` promotes it."""
     given = options(interval=interval, symbols=symbols, size=size, seed=seed, name=name, parallel=parallel)
     submit("train", given, wait=wait, as_json=as_json, shown=terminal.facts)
+    if wait and not as_json:
+        terminal.talk("`finsight evaluate` compares it with the champion and promotes the better one.")
