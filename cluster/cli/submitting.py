@@ -99,14 +99,17 @@ def run_here(job: str, arguments: Sequence[str], *, as_json: bool, shown: Shown)
     """
     # -P: a folder named `jobs` where the user happens to be is not ours
     command = [sys.executable, "-P", "-m", f"jobs.{job}", *arguments]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as child:
-        assert child.stdout is not None  # noqa: S101 - it is a pipe
-        try:
-            result = _listen(child.stdout)
-            status = child.wait()
-        except KeyboardInterrupt:  # the terminal has told the child too, which ends cleanly
-            child.wait()
-            raise typer.Exit(INTERRUPTED) from None
+    try:
+        with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as child:
+            assert child.stdout is not None  # noqa: S101 - it is a pipe
+            try:
+                result = _listen(child.stdout)
+                status = child.wait()
+            except KeyboardInterrupt:
+                child.wait()  # the terminal has told the child too, which ends cleanly
+                raise
+    except KeyboardInterrupt:
+        raise typer.Exit(INTERRUPTED) from None
     if status:
         if status < 0:
             terminal.talk(f"jobs.{job} was killed by signal {-status}.")
