@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 EXTRA ?= cpu
 STAMP := $(VENV)/.installed-$(EXTRA)
 
-.PHONY: help setup test check bench
+.PHONY: help setup run test check bench
 
 help: ## Say what can be made
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -23,6 +23,9 @@ $(STAMP): pyproject.toml
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check torch==2.13.0 "uv>=0.9"
 	@$(BIN)/python -m uv pip install --quiet --python $(BIN)/python -e ".[$(EXTRA),dev]"
 	@touch $(STAMP)
+
+run: $(STAMP) ## Set up, then bring everything up on this machine
+	$(BIN)/finsight up
 
 test: $(STAMP) ## Run every test
 	$(BIN)/python -m pytest $(PYTEST)

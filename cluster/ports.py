@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 import socket
 
 import psutil
@@ -27,6 +28,16 @@ def free_port() -> int:
         probe.bind(("127.0.0.1", 0))
         port: int = probe.getsockname()[1]
     return port
+
+
+def free_range(count: int) -> range:
+    """`count` neighbouring ports that are free at this moment, below those that the kernel hands out."""
+    for _ in range(100):
+        start = random.randrange(20_000, 32_000 - count)  # noqa: S311 (nothing secret about it)
+        found = range(start, start + count)
+        if all(is_free(port) for port in found):
+            return found
+    raise PortTaken(f"No {count} neighbouring ports between 20000 and 32000 are free.")
 
 
 def holder(port: int) -> str:

@@ -18,6 +18,7 @@ import yaml
 from pydantic import AliasChoices, BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator
 
 from cluster.errors import ConfigError
+from cluster.market.symbols import Tier
 
 Profile = Literal["development", "production"]
 
@@ -82,6 +83,13 @@ class Settings(BaseModel):
     redis_port: int = _port("FINSIGHT_REDIS_PORT", 0, "Embedded Valkey; 0 takes a free port.")
     ray_port: int = _port("FINSIGHT_RAY_PORT", 0, "Ray's GCS; 0 takes a free port.")
 
+    object_store_bytes: int = _setting(
+        "FINSIGHT_OBJECT_STORE_BYTES",
+        512 * 1024 * 1024,
+        "Shared memory that the embedded Ray keeps objects in; more is spilled to disk.",
+        ge=80 * 1024 * 1024,
+    )
+
     api_key: SecretStr | None = _setting("API_KEY", None, "A key with the scopes `read` and `predict`.")
     admin_api_key: SecretStr | None = _setting(
         "ADMIN_API_KEY", None, "A key with every scope; unset: the embedded profile makes one and keeps it."
@@ -133,7 +141,7 @@ class Settings(BaseModel):
         return json.loads(providers) if isinstance(providers, str) else providers
 
     @property
-    def backfill_limits(self) -> dict[str, int]:
+    def backfill_limits(self) -> dict[Tier, int]:
         """Most running jobs a tier, over the whole fleet."""
         return {
             "T0": self.backfill_max_concurrency_t0,

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
@@ -181,6 +182,15 @@ def start(
         runtime_env={"env_vars": dict(env or {})},
     ).remote(actor_name(index), options, namespace)
     return worker
+
+
+def running(indices: Iterable[int], *, namespace: str = NAMESPACE) -> list[ActorHandle[Any]]:
+    """The workers of these numbers that there are; needs a connection to Ray."""
+    found = []
+    for index in indices:
+        with suppress(ValueError):
+            found.append(ray.get_actor(actor_name(index), namespace=namespace))
+    return found
 
 
 async def drain(workers: Sequence[ActorHandle[Any]], grace_s: float = 30.0, timeout_s: float = 60.0) -> None:

@@ -10,7 +10,7 @@ from urllib.parse import quote
 from filelock import FileLock
 
 from cluster.errors import ConfigError, StorageError
-from cluster.ports import free_port
+from cluster.ports import free_port, is_free
 from cluster.storage.embedded.process import alive, as_server_user, installed, own_by_server_user, secret
 
 MAJOR = "18"
@@ -44,7 +44,7 @@ class EmbeddedPostgres:
     """
 
     def __init__(self, home: Path, *, port: int = 0) -> None:
-        """Server of `home`; `port` 0 takes a free one at each start."""
+        """Server of `home`; `port` 0 keeps the one it had, or takes a free one."""
         self._folder = home.resolve() / "postgres"
         self._data = self._folder / "data"
         self._port = port
@@ -116,6 +116,12 @@ class EmbeddedPostgres:
         text = "".join(f"{key} = {value}\n" for key, value in settings.items())
         (data / "finsight.conf").write_text(text)
 
+    def _last_port(self) -> int:
+        """The port of the last run when it is free: who knows the old DSN finds the server again."""
+        first = (self._data / "finsight.conf").read_text().partition("\n")[0]
+        port = int(first.removeprefix("port = "))
+        return port if is_free(port) else 0
+
     def _check_version(self) -> None:
         found = (self._data / "PG_VERSION").read_text().strip()
         if found != MAJOR:
@@ -125,23 +131,13 @@ class EmbeddedPostgres:
             )
 
     def _launch(self) -> None:
-        self._configure(self._data, self._port or free_port())
+        self._configure(self._data, self._port or self._last_port() or free_port())
         log = self._data / "server.log"
         self._run("pg_ctl", "start", "-D", str(self._data), "-w", "-t", "60", "-l", str(log), says=log)
-        self._ensure_database()
+        # Imported late: a quarter of a second that a running server does not need.
+        from cluster.storage.create import ensure_database
 
-    def _ensure_database(self) -> None:
-        import psycopg2  # a quarter of a second that a running server does not need
-
-        connection = psycopg2.connect(self.dsn("postgres"))
-        try:
-            connection.autocommit = True
-            cursor = connection.cursor()
-            cursor.execute("SELECT 1 FROM pg_database WHERE datname = %s", (USER,))
-            if cursor.fetchone() is None:
-                cursor.execute(f"CREATE DATABASE {USER}")
-        finally:
-            connection.close()
+        ensure_database(self.dsn("postgres"), USER)
 
     def _run(self, program: str, *arguments: str, says: Path | None = None) -> None:
         log = self._folder / f"{program}.log"

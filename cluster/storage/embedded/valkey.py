@@ -11,7 +11,7 @@ import redis
 from filelock import FileLock
 
 from cluster.errors import StorageError
-from cluster.ports import free_port
+from cluster.ports import free_port, is_free
 from cluster.storage.embedded.process import alive, end, installed, secret
 
 EXECUTABLE = "valkey-server"
@@ -28,7 +28,7 @@ class EmbeddedValkey:
     """One server for one home folder, durable by its append-only file; safe with several starts at once."""
 
     def __init__(self, home: Path, *, port: int = 0) -> None:
-        """Server of `home`; `port` 0 takes a free one at each start."""
+        """Server of `home`; `port` 0 keeps the one it had, or takes a free one."""
         self._folder = home.resolve() / "valkey"
         self._port = port
         self._process: subprocess.Popen[bytes] | None = None
@@ -69,8 +69,13 @@ class EmbeddedValkey:
     def _pid(self) -> int:
         return self._read("valkey.pid")
 
+    def _last_port(self) -> int:
+        """The port of the last run when it is free: who knows the old URL finds the server again."""
+        port = self._read("port")
+        return port if port and is_free(port) else 0
+
     def _launch(self) -> None:
-        port = self._port or free_port()
+        port = self._port or self._last_port() or free_port()
         configuration = self._folder / "valkey.conf"
         configuration.touch(mode=0o600)
         configuration.write_text(

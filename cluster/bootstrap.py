@@ -1,0 +1,48 @@
+"""Composition root of the data plane: from settings to running actors."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+
+from cluster.backfill import actor as backfill
+from cluster.backfill.actor import WorkerOptions
+from cluster.providers import gateway_actor
+from cluster.settings import Settings
+
+
+def start_actors(settings: Settings, env: Mapping[str, str]) -> list[str]:
+    """Start gateways and backfill workers on the connected Ray, or find those that run; returns their names.
+
+    `env` is the environment of the actors' processes. ConfigError when a provider's options are wrong.
+    """
+    for provider, options in settings.providers.items():
+        gateway_actor.start(provider, options, env=env)
+    for index in range(settings.backfill_workers):
+        backfill.start(index, worker_options(settings), env=env)
+    return actor_names(settings)
+
+
+def actor_names(settings: Settings) -> list[str]:
+    """The names of all actors that `start_actors` starts."""
+    gateways = [gateway_actor.actor_name(provider) for provider in settings.providers]
+    return gateways + [backfill.actor_name(index) for index in range(settings.backfill_workers)]
+
+
+def worker_options(settings: Settings) -> WorkerOptions:
+    """What the settings say about backfill workers."""
+    return WorkerOptions(
+        database_url=settings.require_database_url(),
+        providers=tuple(settings.providers),
+        limits=settings.backfill_limits,
+        batch=settings.backfill_batch_size,
+        concurrency=settings.backfill_batch_size,
+        lease_s=settings.backfill_lease_s,
+        log_level=settings.log_level,
+    )
+
+
+def drain_workers(settings: Settings, grace_s: float) -> None:
+    """Have the workers on the connected Ray finish or give back their jobs, for at most `grace_s`."""
+    workers = backfill.running(range(settings.backfill_workers))
+    asyncio.run(backfill.drain(workers, grace_s, timeout_s=grace_s + 5))

@@ -1,0 +1,37 @@
+"""Our side of the Ray that runs: a connection, and the actors.
+
+Ray reads its token when it is imported: so that happens in the functions, once the environment is set.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Mapping
+
+from cluster.local.ray_head import RayHead
+from cluster.settings import Settings
+
+
+def connect(head: RayHead, environment: Mapping[str, str]) -> None:
+    """Make this process a driver of `head`, with `environment` for what it starts."""
+    os.environ.update({**head.environment(), **environment})
+    import ray
+
+    from cluster.providers.gateway_actor import NAMESPACE
+
+    ray.init(address=head.address(), namespace=NAMESPACE, log_to_driver=False, logging_level=logging.CRITICAL)
+
+
+def start_actors(settings: Settings, environment: Mapping[str, str]) -> None:
+    """See `cluster.bootstrap.start_actors`."""
+    from cluster import bootstrap
+
+    bootstrap.start_actors(settings, environment)
+
+
+def drain_workers(settings: Settings, grace_s: float) -> None:
+    """See `cluster.bootstrap.drain_workers`."""
+    from cluster import bootstrap
+
+    bootstrap.drain_workers(settings, grace_s)

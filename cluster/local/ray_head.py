@@ -1,0 +1,159 @@
+"""The Ray head of this machine: started in the background, its dashboard and ports behind a token."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import httpx
+import psutil
+
+from cluster.errors import NotRunning
+from cluster.local import background
+from cluster.local.instance import Instance, session_of
+from cluster.local.mlflow_server import MlflowServer
+from cluster.ports import free_port, free_range
+from cluster.settings import Settings
+
+_REPLICA_PORTS = 20
+
+
+@dataclass(frozen=True)
+class RayHead:
+    """Ray of one instance. What was chosen at its start is kept in `run/ray.json` until it stops."""
+
+    instance: Instance
+    settings: Settings
+
+    @property
+    def _file(self) -> Path:
+        return self.instance.run / "ray.json"
+
+    def address(self) -> str:
+        """Host and port of the GCS of the Ray that runs."""
+        return str(self._read()["address"])
+
+    def environment(self) -> dict[str, str]:
+        """What a process needs in its environment, before it imports Ray, to work with this Ray."""
+        return {**self.instance.environment(), **self._read()["serve"]}
+
+    def running(self) -> bool:
+        """Whether the two processes are alive that Ray cannot do without."""
+        names = {process.name() for process in self.processes()}
+        return {"gcs_server", "raylet"} <= names
+
+    def processes(self) -> list[psutil.Process]:
+        """What lives of the session that Ray was started in."""
+        try:
+            session = int(self._read()["session"])
+        except FileNotFoundError:
+            return []
+        return [process for process in self.instance.processes() if session_of(process) == session]
+
+    def remains(self) -> list[psutil.Process]:
+        """Everything of this Ray, also workers, jobs and proxies that have sessions of their own."""
+        mlflow = MlflowServer(self.instance, self.settings).process()
+        spared = session_of(mlflow) if mlflow else None
+        return [process for process in self.instance.processes() if session_of(process) != spared]
+
+    def answers(self) -> bool:
+        """Whether the dashboard takes jobs."""
+        try:
+            return self._ask("/api/jobs/").status_code == httpx.codes.OK
+        except httpx.TransportError:
+            return False
+
+    def actors(self) -> dict[str, str]:
+        """State (`ALIVE`, `RESTARTING`, ...) of every named actor that has not ended for good."""
+        try:
+            answer = self._ask("/api/v0/actors?limit=1000").raise_for_status()
+        except httpx.HTTPError as error:
+            raise NotRunning(f"Ray's dashboard does not answer: {error}. `finsight up` starts it.") from error
+        found = answer.json()["data"]["result"]["result"]
+        return {each["name"]: each["state"] for each in found if each["name"] and each["state"] != "DEAD"}
+
+    def _ask(self, path: str) -> httpx.Response:
+        return httpx.get(
+            self.settings.url("dashboard") + path,
+            headers={"Authorization": f"Bearer {self.instance.ray_token()}"},
+            timeout=10,
+        )
+
+    def start(self, stores: Mapping[str, str]) -> background.Starting:
+        """Start Ray unless it runs, with `stores` (DATABASE_URL and the like) in its environment."""
+        log = self.instance.logs / "ray.log"
+        if self.running():
+            return background.Starting("Ray", log, self.answers)
+        port = self.settings.ray_port or free_port()
+        serve = self._serve_environment()
+        self.instance.ray_token()
+        starting = background.start(
+            "Ray",
+            self._command(port),
+            log=log,
+            environment={**self.instance.environment(), **serve, **stores},
+            ready=self.answers,
+        )
+        session = starting.process.pid if starting.process else 0
+        record = {"address": f"127.0.0.1:{port}", "session": session, "serve": serve}
+        self._file.write_text(json.dumps(record))
+        return starting
+
+    def _read(self) -> dict[str, Any]:
+        record: dict[str, Any] = json.loads(self._file.read_text())
+        return record
+
+    def _command(self, port: int) -> list[str]:
+        settings = self.settings
+        return [
+            sys.executable, "-m", "ray.scripts.scripts", "start", "--head",
+            "--disable-usage-stats",
+            "--node-ip-address=127.0.0.1",
+            f"--port={port}",
+            f"--dashboard-host={settings.host}",
+            f"--dashboard-port={settings.port('dashboard')}",
+            f"--metrics-export-port={settings.port('metrics')}",
+            "--dashboard-agent-listen-port=0",
+            "--min-worker-port=0",
+            "--max-worker-port=0",
+            f"--ray-client-server-port={free_port()}",  # it cannot be switched off, and 0 is refused
+            f"--temp-dir={self.instance.scratch / 'ray'}",
+            f"--object-store-memory={settings.object_store_bytes}",
+        ]  # fmt: skip
+
+    def _serve_environment(self) -> dict[str, str]:
+        """HAProxy in front of Serve: its files and ports are this instance's own."""
+        scratch = self.instance.scratch
+        files = {
+            "CONFIG_FILE_LOC": scratch / "haproxy.cfg",
+            "SOCKET_PATH": scratch / "admin.sock",
+            "SERVER_STATE_BASE": scratch,
+            "SERVER_STATE_FILE": scratch / "server-state",
+            "METRICS_SOCKET_PATH": scratch / "metrics.sock",
+        }
+        ports = (
+            "HAPROXY_METRICS_PORT",
+            "HAPROXY_STATS_PORT",
+            "FALLBACK_PROXY_HTTP_PORT",
+            "FALLBACK_PROXY_GRPC_PORT",
+        )
+        http, grpc = free_range(_REPLICA_PORTS), free_range(_REPLICA_PORTS)
+        return {
+            "RAY_SERVE_ENABLE_HA_PROXY": "1",
+            "RAY_SERVE_THROUGHPUT_OPTIMIZED": "1",
+            "RAY_SERVE_HAPROXY_NBTHREAD": "1",
+            # Takes a dead replica out at the first failed request, not the tenth
+            "RAY_SERVE_HAPROXY_OBSERVE_ERROR_LIMIT": "1",
+            "RAY_SERVE_HAPROXY_HARD_STOP_AFTER_S": "60",
+            "RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S": "1",
+            "RAY_SERVE_DIRECT_INGRESS_MIN_HTTP_PORT": str(http.start),
+            "RAY_SERVE_DIRECT_INGRESS_MAX_HTTP_PORT": str(http.stop),
+            "RAY_SERVE_DIRECT_INGRESS_MIN_GRPC_PORT": str(grpc.start),
+            "RAY_SERVE_DIRECT_INGRESS_MAX_GRPC_PORT": str(grpc.stop),
+            **{f"RAY_SERVE_HAPROXY_{name}": str(path) for name, path in files.items()},
+            **{f"RAY_SERVE_{name}": str(free_port()) for name in ports},
+        }

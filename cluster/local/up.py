@@ -1,0 +1,260 @@
+"""`finsight up`: everything on this machine, from nothing to a served prediction.
+
+Every step looks first at what is there, so that a start that was interrupted anywhere goes on where it was.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+from collections.abc import Awaitable, Callable
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
+
+import httpx
+from filelock import FileLock, Timeout
+from pydantic import SecretStr
+
+from cluster.errors import ConfigError, NotReady
+from cluster.local import connection, due, processes, service
+from cluster.local.background import Starting
+from cluster.local.console import Console, step
+from cluster.local.instance import Instance
+from cluster.local.mlflow_server import DATABASE as MLFLOW_DATABASE
+from cluster.local.mlflow_server import MlflowServer
+from cluster.local.ray_head import RayHead
+from cluster.local.work import Background
+from cluster.ports import require_free
+from cluster.settings import Settings
+from cluster.storage.create import ensure_database
+from cluster.storage.database import Database
+from cluster.storage.embedded.postgres import EmbeddedPostgres
+from cluster.storage.embedded.valkey import EmbeddedValkey
+from cluster.storage.migrate import migrate
+from cluster.submission import Submissions
+
+PROVIDER = "sample"
+"""Whose history is loaded: it needs no key and no network."""
+
+RAY_TIMEOUT_S = 120.0
+MLFLOW_TIMEOUT_S = 180.0
+FIRST_PREDICTION_TIMEOUT_S = 120.0
+_PAUSE_S = 0.2
+_PORT_FIELDS = ("api_port", "dashboard_port", "mlflow_port", "metrics_port", "port_offset")
+_PORT_NAMES = {
+    "api": "the HTTP API",
+    "dashboard": "the Ray dashboard",
+    "metrics": "Ray's node metrics",
+    "mlflow": "MLflow",
+}
+
+_Answer = TypeVar("_Answer")
+
+
+@dataclass
+class Ready:
+    """A started instance."""
+
+    urls: dict[str, str]
+    prediction: dict[str, Any] | None
+    """The API's answer for one symbol; None when no model is served."""
+    seconds: dict[str, float] = field(default_factory=dict)
+    """How long each step took; those in the background overlap with others."""
+
+
+def up(settings: Settings, console: Console) -> Ready:
+    """Bring up what is not running. FinSightError when a part does not come up; the others stay up."""
+    instance = Instance(settings.home)
+    instance.prepare()
+    lock = FileLock(instance.run / "up.lock")
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        console.working("waiting for another `finsight up` or `down` of this folder")
+        lock.acquire()
+    with lock:
+        return _Start(instance, settings, console).run()
+
+
+class _Start:
+    def __init__(self, instance: Instance, settings: Settings, console: Console) -> None:
+        self._instance = instance
+        self._settings = settings
+        self._console = console
+        self._seconds: dict[str, float] = {}
+
+    @property
+    def _ray(self) -> RayHead:
+        return RayHead(self._instance, self._settings)
+
+    @property
+    def _mlflow(self) -> MlflowServer:
+        return MlflowServer(self._instance, self._settings)
+
+    def run(self) -> Ready:
+        with self._step("total"):
+            self._look_around()
+            with self._step("PostgreSQL and Valkey"):
+                mlflow_store = self._start_stores()
+            ray = self._ray.start(self._stores())
+            mlflow = self._mlflow.start(mlflow_store) if mlflow_store else None
+            self._announce()
+            with self._step("Ray"):
+                ray.wait(RAY_TIMEOUT_S)
+                connection.connect(self._ray, self._stores())
+            with self._step("gateways and backfill workers"):
+                connection.start_actors(self._settings, self._environment)
+            serving = Background(lambda: service.deploy(self._settings, self._environment))
+            self._learn(mlflow)
+            with self._step("HTTP API"):
+                self._seconds["HTTP API, in the background"] = serving.wait()
+            prediction = self._first_prediction()
+        return Ready(self._urls(), prediction, self._seconds)
+
+    def _look_around(self) -> None:
+        if self._settings.ray_address:
+            raise ConfigError(
+                f"RAY_ADDRESS = {self._settings.ray_address!r}: `finsight up` starts a Ray of its own. "
+                "Unset it."
+            )
+        if self._ray.running():
+            self._adopt_ports()
+            return
+        processes.end(self._ray.remains())  # half a Ray, of a start or a stop that was interrupted
+        for name in ("api", "dashboard", "metrics"):
+            require_free(self._settings.port(name), _PORT_NAMES[name], f"FINSIGHT_{name.upper()}_PORT")
+        if self._settings.mlflow_tracking_uri is None and self._mlflow.process() is None:
+            require_free(self._settings.port("mlflow"), _PORT_NAMES["mlflow"], "FINSIGHT_MLFLOW_PORT")
+
+    def _adopt_ports(self) -> None:
+        """Keep to the ports of the running instance, unless others are asked for: that needs a new start."""
+        recorded = json.loads(self._instance.endpoints.read_text())
+        for name in _PORT_FIELDS:
+            asked, default = getattr(self._settings, name), Settings.model_fields[name].default
+            if asked not in {recorded[name], default}:
+                raise ConfigError(
+                    f"{name} = {asked} was asked for, but FinSight of {self._instance.home} runs with "
+                    f"{recorded[name]}. Run `finsight down` first."
+                )
+        self._settings = self._settings.model_copy(update={name: recorded[name] for name in _PORT_FIELDS})
+
+    def _start_stores(self) -> str | None:
+        """Start what is embedded and migrate; the DSN of MLflow's store, None when MLflow is elsewhere."""
+        found = self._settings
+        database_url = found.database_url or EmbeddedPostgres(found.home, port=found.postgres_port).start()
+        redis_url = found.redis_url or EmbeddedValkey(found.home, port=found.redis_port).start()
+        migrate(database_url)
+        store = None if found.mlflow_tracking_uri else ensure_database(database_url, MLFLOW_DATABASE)
+        self._settings = found.model_copy(
+            update={
+                "database_url": database_url,
+                "redis_url": redis_url,
+                "mlflow_tracking_uri": found.mlflow_tracking_uri or self._mlflow.uri,
+                "admin_api_key": found.admin_api_key or SecretStr(self._instance.admin_key()),
+            }
+        )
+        return store
+
+    def _stores(self) -> dict[str, str]:
+        settings = self._settings
+        return {
+            "DATABASE_URL": settings.require_database_url(),
+            "REDIS_URL": settings.require_redis_url(),
+            "MLFLOW_TRACKING_URI": settings.require_mlflow_tracking_uri(),
+        }
+
+    def _announce(self) -> None:
+        settings = self._settings
+        key = settings.admin_api_key
+        self._instance.write_endpoints(
+            {
+                "database_url": settings.database_url,
+                "redis_url": settings.redis_url,
+                "mlflow_tracking_uri": settings.mlflow_tracking_uri,
+                "ray_address": self._ray.address(),
+                "admin_api_key": key.get_secret_value() if key else None,
+                "host": settings.host,
+                **{name: getattr(settings, name) for name in _PORT_FIELDS},
+            }
+        )
+
+    @property
+    def _environment(self) -> dict[str, str]:
+        """For the processes of actors and replicas, on top of what Ray was started with."""
+        return {"PROMETHEUS_MULTIPROC_DIR": str(self._instance.metrics)}
+
+    def _learn(self, mlflow: Starting | None) -> None:
+        """From history to a registered champion: whatever of it is still to be done."""
+        if self._settings.model_dir is not None or PROVIDER not in self._settings.providers:
+            return
+        if asyncio.run(self._due(due.history)):
+            self._job("ingest", "--provider", PROVIDER)
+        if asyncio.run(self._due(due.features)):
+            self._job("features")
+        with self._step("MLflow"):
+            if mlflow is not None:
+                mlflow.wait(MLFLOW_TIMEOUT_S)
+            known, champion = due.registered(
+                self._settings.require_mlflow_tracking_uri(), self._settings.model_name
+            )
+        if not known:
+            self._job("train")
+        if not champion:
+            self._job("evaluate")
+
+    async def _due(self, question: Callable[[Database], Awaitable[_Answer]]) -> _Answer:
+        database = await Database.open(self._settings.require_database_url(), max_size=1)
+        try:
+            return await question(database)
+        finally:
+            await database.close()
+
+    def _job(self, job: str, *arguments: str) -> None:
+        submissions = Submissions(self._settings.url("dashboard"))
+        with self._step(f"job {job}"):
+            submitted = submissions.submit(job, arguments)
+            outcome = submissions.follow(
+                submitted, on_progress=lambda now: self._console.progress(now.what, now.share)
+            )
+        if not outcome.ok:
+            raise NotReady(
+                f"Job {submitted} ended as {outcome.status}: {outcome.message} "
+                f"Its log: `finsight jobs logs {submitted}`."
+            )
+
+    def _first_prediction(self) -> dict[str, Any] | None:
+        symbol = asyncio.run(self._due(due.predictable))
+        if symbol is None:
+            return None
+        with self._step("first prediction"):
+            deadline = time.monotonic() + FIRST_PREDICTION_TIMEOUT_S
+            while True:
+                answer = self._predict(symbol)
+                if answer is not None and answer.status_code == httpx.codes.OK:
+                    found: dict[str, Any] = answer.json()
+                    return found
+                if time.monotonic() > deadline:
+                    said = answer.json().get("detail", "") if answer is not None else "no answer"
+                    raise NotReady(f"The API gave no prediction for {symbol}: {said}")
+                time.sleep(_PAUSE_S)
+
+    def _predict(self, symbol: str) -> httpx.Response | None:
+        body = {"symbol": symbol, "interval": "1d", "return_confidence": True}
+        try:
+            return httpx.post(f"{self._settings.url('api')}/predict", json=body, timeout=30)
+        except httpx.TransportError:
+            return None
+
+    def _urls(self) -> dict[str, str]:
+        settings = self._settings
+        return {
+            "api": settings.url("api"),
+            "docs": f"{settings.url('api')}/docs",
+            "dashboard": settings.url("dashboard"),
+            "mlflow": settings.require_mlflow_tracking_uri(),
+        }
+
+    def _step(self, what: str) -> AbstractContextManager[None]:
+        return step(what, self._console, self._seconds)
