@@ -40,7 +40,14 @@ class PortTaken(ConfigError):
 
 
 class InputError(FinSightError):
-    """The caller's input is wrong; the text says what was given and what was expected."""
+    """The caller's input is wrong; the text says what was given and what was expected.
+
+    `pointer` is the JSON pointer of the part that is wrong, when the input is a document; `#` is all of it.
+    """
+
+    def __init__(self, message: str, pointer: str = "#") -> None:
+        super().__init__(message)
+        self.pointer = pointer
 
 
 class BadBars(InputError):

@@ -17,6 +17,7 @@ from cluster.market import bars as market_bars
 from cluster.market import calendars
 from cluster.market.instants import Instants, to_instant, to_moment
 from cluster.market.intervals import Interval
+from serve_apps.problems import shortened
 from serve_apps.schemas import Bar, NamedRow, Prediction, PredictRequest, PriceRange, Row, ServedModel
 from training.features import MIN_BARS, compute
 from training.predictor import Predictor
@@ -60,31 +61,25 @@ def feature_rows(features: FeatureInput, names: Sequence[str]) -> Floats:
 
     Raises `BadFeatures` that tells count and names when they are not the model's.
     """
-    rows = features if isinstance(features, list) and isinstance(features[0], list | dict) else [features]
-    ordered = [_ordered(row, names, number) for number, row in enumerate(rows)]
+    if not (isinstance(features, list) and isinstance(features[0], list | dict)):
+        return np.array([_ordered(features, names, "#/features")], dtype=np.float32)
+    ordered = [_ordered(row, names, f"#/features/{number}") for number, row in enumerate(features)]
     return np.array(ordered, dtype=np.float32)
 
 
-def _ordered(row: Any, names: Sequence[str], number: int) -> Sequence[float | None]:
+def _ordered(row: Any, names: Sequence[str], pointer: str) -> Sequence[float | None]:
     if isinstance(row, Mapping):
         unknown = sorted(set(row) - set(names))
         if unknown or not row:
-            raise BadFeatures(
-                f"features row {number} has unknown names {', '.join(unknown[:5]) or '(none at all)'}: "
-                f"expected some of the {len(names)} features {_listed(names)}"
-            )
+            given = ", ".join(shortened(name) for name in unknown[:5]) or "(none at all)"
+            expected = f"expected some of the {len(names)} features {', '.join(names)}"
+            raise BadFeatures(f"{pointer} has unknown names {given}: {expected}", pointer)
         return [row.get(name) for name in names]
     if len(row) != len(names):
-        raise BadFeatures(
-            f"features row {number} has {len(row)} values: "
-            f"expected {len(names)} in this order: {_listed(names)}"
-        )
+        expected = f"expected {len(names)} in this order: {', '.join(names)}"
+        raise BadFeatures(f"{pointer} has {len(row)} values: {expected}", pointer)
     values: Sequence[float | None] = row
     return values
-
-
-def _listed(names: Sequence[str]) -> str:
-    return ", ".join(names)
 
 
 def bars_table(bars: Sequence[Bar], interval: Interval, now: datetime) -> pa.Table:
@@ -93,7 +88,8 @@ def bars_table(bars: Sequence[Bar], interval: Interval, now: datetime) -> pa.Tab
     early = next((i for i in range(1, len(ts)) if ts[i] <= ts[i - 1]), None)
     if early is not None:
         raise BadBars(
-            f"bars must be oldest first, each once; bar {early} is not later than the one before it"
+            f"bars must be oldest first, each once; bar {early} is not later than the one before it",
+            f"#/bars/{early}/ts",
         )
     open_, high, low, close, volume = (
         np.array([getattr(bar, name) for bar in bars], dtype=np.float64) for name in _COLUMNS
@@ -107,7 +103,8 @@ def bars_table(bars: Sequence[Bar], interval: Interval, now: datetime) -> pa.Tab
         first = checked.rejected.slice(0, 1).to_pylist()[0]
         raise BadBars(
             f"{checked.rejected.num_rows} of {len(bars)} bars are not valid; "
-            f"the first, at {first['ts'].isoformat()}: {first['reason']}"
+            f"the first, at {first['ts'].isoformat()}: {first['reason']}",
+            f"#/bars/{ts.index(first['ts'])}",
         )
     return checked.good
 

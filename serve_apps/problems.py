@@ -19,6 +19,7 @@ from cluster.storage.redaction import redact
 
 _log = logs.get(__name__)
 _MOST_ERRORS = 100  # the library can only describe all of them or none
+_LONGEST_ECHO = 60
 _Model = TypeVar("_Model", bound=BaseModel)
 
 STATUS: Mapping[type[errors.FinSightError], HTTPStatus] = {
@@ -28,6 +29,7 @@ STATUS: Mapping[type[errors.FinSightError], HTTPStatus] = {
     errors.NotReady: HTTPStatus.SERVICE_UNAVAILABLE,
     errors.StorageError: HTTPStatus.SERVICE_UNAVAILABLE,
     errors.RateLimited: HTTPStatus.SERVICE_UNAVAILABLE,
+    errors.ConfigError: HTTPStatus.SERVICE_UNAVAILABLE,
     errors.ProviderError: HTTPStatus.BAD_GATEWAY,
     errors.BundleRejected: HTTPStatus.SERVICE_UNAVAILABLE,
 }
@@ -95,7 +97,7 @@ def parse(model: type[_Model], body: bytes) -> _Model:
 
 def _pointer(failure: Mapping[str, Any]) -> str:
     # Names in brackets are branches of a union, which is our way of writing the model and not in the JSON.
-    steps = [str(step) for step in failure["loc"] if not str(step).startswith("[")]
+    steps = [shortened(str(step)) for step in failure["loc"] if not str(step).startswith("[")]
     if steps[:1] in (["query"], ["path"], ["header"]):
         return " ".join(steps)
     return "#" + "".join("/" + step.replace("~", "~0").replace("/", "~1") for step in steps)
@@ -105,13 +107,13 @@ def _reason(failure: Mapping[str, Any]) -> str:
     message = str(failure["msg"]).removeprefix("Value error, ").removeprefix("Assertion failed, ")
     given = failure.get("input")
     if isinstance(given, bool | int | float | str):
-        message += f" (given: {_shortened(given)})"
+        message += f" (given: {shortened(repr(given))})"
     return message
 
 
-def _shortened(given: object) -> str:
-    text = repr(given)
-    return text if len(text) <= 60 else f"{text[:57]}..."
+def shortened(text: str) -> str:
+    """`text` of the caller's, cut so that an answer is never as large as a hostile request."""
+    return text if len(text) <= _LONGEST_ECHO else f"{text[: _LONGEST_ECHO - 3]}..."
 
 
 def response(
@@ -163,9 +165,18 @@ async def _expected(request: Request, error: Exception) -> Response:
     if status >= HTTPStatus.INTERNAL_SERVER_ERROR:
         detail = redact(detail)  # the client libraries of the stores quote their URLs
         _log.warning("request_refused", status=int(status), error=type(error).__name__, detail=detail)
-    fields = error.fields if isinstance(error, InvalidRequest) else ()
     headers = {"Retry-After": "2"} if status == HTTPStatus.SERVICE_UNAVAILABLE else None
-    return response(request, status, detail, kind=type(error).__name__, fields=fields, headers=headers)
+    return response(
+        request, status, detail, kind=type(error).__name__, fields=_fields(error), headers=headers
+    )
+
+
+def _fields(error: errors.FinSightError) -> Sequence[FieldError]:
+    if isinstance(error, InvalidRequest):
+        return error.fields
+    return (
+        [FieldError(pointer=error.pointer, detail=str(error))] if isinstance(error, errors.InputError) else []
+    )
 
 
 async def _http(request: Request, error: Exception) -> Response:

@@ -45,6 +45,16 @@ Value = Annotated[
 ]
 Amount = Annotated[float, Field(strict=True, allow_inf_nan=False)]
 
+
+def _in_utc(moment: datetime) -> datetime:
+    try:
+        return moment.astimezone(UTC)
+    except OverflowError:
+        raise ValueError("the time lies before the year 1 or after the year 9999 in UTC") from None
+
+
+Moment = Annotated[AwareDatetime, AfterValidator(_in_utc)]
+
 _MOST_NAMES = 4096
 
 
@@ -87,7 +97,7 @@ class Request(BaseModel):
 class Bar(Request):
     """One bar of the caller's own."""
 
-    ts: AwareDatetime = Field(description="Bar OPEN.", examples=["2018-12-31T14:30:00Z"])
+    ts: Moment = Field(description="Bar OPEN.", examples=["2018-12-31T14:30:00Z"])
     open: Amount = Field(examples=[2498.94])
     high: Amount = Field(examples=[2509.24])
     low: Amount = Field(examples=[2482.82])
@@ -111,14 +121,16 @@ class PredictRequest(Request):
     bars: Annotated[list[Bar], Field(fail_fast=True, min_length=1)] | None = Field(
         None, description="At least 512 bars of one symbol, oldest first."
     )
-    interval: Interval = Field(Interval.D1, description="Of `symbol` or `bars`.")
+    interval: Interval | None = Field(
+        None, description="Length of the bars; the model's own when left out, and no other one is taken."
+    )
     calendar: str | None = Field(
         None,
         max_length=16,
         description="Exchange calendar of `bars` (XNYS, 24/7, ...); without it `target_ts` is left out.",
     )
     model_type: ModelType = "ensemble"
-    return_confidence: bool = False
+    return_confidence: bool = Field(default=False, strict=True)
 
     @model_validator(mode="after")
     def _one_input(self) -> PredictRequest:
@@ -278,8 +290,8 @@ class BackfillRequest(Request):
 
     symbol: SymbolName
     interval: Interval = Interval.D1
-    start: AwareDatetime
-    end: AwareDatetime
+    start: Moment
+    end: Moment
     priority: Tier = Field("T2", description="T0 first.")
 
     @model_validator(mode="after")

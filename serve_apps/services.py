@@ -10,7 +10,10 @@ from importlib import metadata
 from typing import ParamSpec, TypeVar
 
 from cluster.clock import Clock, SystemClock
+from cluster.errors import UnknownSymbol
+from cluster.market.symbols import Instrument
 from cluster.settings import Settings
+from cluster.storage import universe
 from cluster.storage.database import Database
 from serve_apps.model_slot import ModelSlot
 from training import registry
@@ -45,6 +48,16 @@ class Services:
                 if self._database is None:
                     self._database = await Database.open(self.settings.require_database_url())
         return self._database
+
+    async def instrument(self, symbol: str) -> Instrument:
+        """What the universe says about `symbol`; raises `UnknownSymbol`."""
+        found = await universe.get(await self.database(), symbol)
+        if found is None:
+            raise UnknownSymbol(
+                f"Symbol {symbol} is not in the universe. `finsight symbols` lists those that are.",
+                "#/symbol",
+            )
+        return found
 
     async def compute(
         self, function: Callable[_Arguments, _Answer], *args: _Arguments.args, **kwargs: _Arguments.kwargs

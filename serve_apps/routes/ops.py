@@ -10,8 +10,7 @@ from fastapi import APIRouter, Depends, Path, Request
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
-from cluster.errors import NotRunning, UnknownSymbol
-from cluster.storage import universe
+from cluster.errors import NotRunning
 from cluster.storage.backfill_jobs import BackfillQueue
 from cluster.storage.backfill_records import JobStatus
 from serve_apps import body, problems
@@ -38,7 +37,7 @@ class OpsRoutes:
             methods=["POST"],
             status_code=HTTPStatus.ACCEPTED,
             response_model=BackfillAccepted,
-            responses=problems.documented(401, 403, 413, 415, 422, 503),
+            responses=problems.documented(401, 403, 408, 413, 415, 422, 503),
             openapi_extra=body.documented(BackfillRequest),
             dependencies=[Depends(admin_only(settings.admin_api_key, settings.api_key))],
         )
@@ -50,10 +49,7 @@ class OpsRoutes:
         """Have bars fetched. A range that waits or runs already is answered with the jobs that have it."""
         wanted = await body.read(request, BackfillRequest, self._services.settings.max_body_bytes)
         database = await self._services.database()
-        if await universe.get(database, wanted.symbol) is None:
-            raise UnknownSymbol(
-                f"Symbol {wanted.symbol} is not in the universe. `finsight symbols` lists those that are."
-            )
+        await self._services.instrument(wanted.symbol)
         jobs = await BackfillQueue(database).enqueue(
             wanted.symbol, wanted.interval, wanted.start, wanted.end, tier=wanted.priority
         )

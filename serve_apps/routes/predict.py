@@ -12,11 +12,11 @@ from fastapi import APIRouter, Request
 from starlette.responses import Response
 
 from cluster import metrics
-from cluster.errors import InputError, UnknownSymbol
+from cluster.errors import InputError
 from cluster.market.intervals import Interval
 from cluster.market.symbols import Instrument
 from cluster.storage import bars as stored_bars
-from cluster.storage import predictions, universe
+from cluster.storage import predictions
 from cluster.storage.database import Database
 from serve_apps import body, prediction, problems
 from serve_apps.prediction import Origin, Point
@@ -42,7 +42,7 @@ class PredictRoutes:
             methods=["POST"],
             summary="Forecast the next bar",
             response_model=Prediction,
-            responses=problems.documented(409, 413, 415, 422, 503),
+            responses=problems.documented(408, 409, 413, 415, 422, 503),
             openapi_extra=body.documented(PredictRequest),
         )
         return router
@@ -54,12 +54,13 @@ class PredictRoutes:
         """
         asked = await body.read(request, PredictRequest, self._services.settings.max_body_bytes)
         predictor = self._services.slot.require()
+        _require_interval(predictor, asked.interval)
         started = time.perf_counter()
         if asked.features is not None:
-            self._require_few(asked.features)
+            self._require_few(asked.features, "#/features")
             found = await self._services.compute(_from_features, predictor, asked)
         elif asked.bars is not None:
-            self._require_few(asked.bars)
+            self._require_few(asked.bars, "#/bars")
             found = await self._services.compute(_from_own_bars, predictor, asked, self._services.clock.now())
         else:
             found = await self._from_symbol(predictor, asked)
@@ -67,21 +68,19 @@ class PredictRoutes:
         metrics.predictions_total.labels(asked.model_type).inc()
         return Response(found.model_dump_json(exclude_none=True), media_type="application/json")
 
-    def _require_few(self, given: Sized) -> None:
+    def _require_few(self, given: Sized, pointer: str) -> None:
         most = self._services.settings.max_data_points
         if len(given) > most:
-            raise InputError(f"{len(given)} rows given: expected at most {most} (setting MAX_DATA_POINTS)")
+            raise InputError(
+                f"{len(given)} rows given: expected at most {most} (setting MAX_DATA_POINTS)", pointer
+            )
 
     async def _from_symbol(self, predictor: Predictor, asked: PredictRequest) -> Prediction:
-        _require_interval(predictor, asked.interval)
         symbol = _given(asked.symbol)
         database = await self._services.database()
-        instrument = await universe.get(database, symbol)
-        if instrument is None:
-            raise UnknownSymbol(
-                f"Symbol {symbol} is not in the universe. `finsight symbols` lists those that are."
-            )
-        final = await _final_bars(database, symbol, asked.interval, prediction.bars_needed(predictor.window))
+        instrument = await self._services.instrument(symbol)
+        needed = prediction.bars_needed(predictor.window)
+        final = await _final_bars(database, symbol, Interval(predictor.interval), needed)
         point, start = await self._services.compute(_from_stored_bars, predictor, asked, final, instrument)
         await _store(database, predictor, asked, start, point)
         return prediction.answer(predictor, point, asked, start)
@@ -93,10 +92,11 @@ def _given(value: _Value | None) -> _Value:
     return value
 
 
-def _require_interval(predictor: Predictor, interval: Interval) -> None:
-    if interval != predictor.interval:
+def _require_interval(predictor: Predictor, interval: Interval | None) -> None:
+    if interval not in (None, predictor.interval):
         raise InputError(
-            f"interval {interval}: model {predictor.name} forecasts {predictor.interval} bars only"
+            f"interval {interval}: model {predictor.name} forecasts {predictor.interval} bars only",
+            "#/interval",
         )
 
 
@@ -115,8 +115,7 @@ def _from_features(predictor: Predictor, asked: PredictRequest) -> Prediction:
 
 
 def _from_own_bars(predictor: Predictor, asked: PredictRequest, now: datetime) -> Prediction:
-    _require_interval(predictor, asked.interval)
-    bars = prediction.bars_table(_given(asked.bars), asked.interval, now)
+    bars = prediction.bars_table(_given(asked.bars), Interval(predictor.interval), now)
     point = _point_of_bars(predictor, bars, asked.model_type, "Send more bars.")
     start = prediction.origin(bars, None, asked.calendar, predictor)
     return prediction.answer(predictor, point, asked, start)
@@ -125,7 +124,7 @@ def _from_own_bars(predictor: Predictor, asked: PredictRequest, now: datetime) -
 def _from_stored_bars(
     predictor: Predictor, asked: PredictRequest, bars: pa.Table, instrument: Instrument
 ) -> tuple[Point, Origin]:
-    remedy = f"`finsight backfill {instrument.symbol} --interval {asked.interval}` fetches them."
+    remedy = f"`finsight backfill {instrument.symbol} --interval {predictor.interval}` fetches them."
     point = _point_of_bars(predictor, bars, asked.model_type, remedy)
     return point, prediction.origin(bars, instrument.symbol, instrument.calendar, predictor)
 
@@ -142,7 +141,7 @@ async def _store(
         return  # the calendar ends here: there is no bar that the forecast could be compared with
     served = predictions.Prediction(
         symbol=_given(start.symbol),
-        interval=asked.interval,
+        interval=predictor.interval,
         as_of=start.as_of,
         horizon=predictor.horizon,
         target_ts=start.target_ts,

@@ -4,7 +4,7 @@ import asyncio
 import json
 import math
 import tracemalloc
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta, timezone
 from typing import Any
 
 import numpy as np
@@ -175,13 +175,13 @@ WRONG: dict[str, tuple[Any, str]] = {
     "no body": (b"", "Invalid JSON"),
     "too few values": (
         {"features": [1.0, 2.0]},
-        "row 0 has 2 values: expected 50 in this order: close_to_sma_",
+        "#/features has 2 values: expected 50 in this order: close_to_sma_",
     ),
-    "too many values": ({"features": [0.0] * 51}, "row 0 has 51 values: expected 50"),
-    "uneven rows": ({"features": [[0.0] * 50, [0.0] * 49]}, "row 1 has 49 values: expected 50"),
+    "too many values": ({"features": [0.0] * 51}, "#/features has 51 values: expected 50"),
+    "uneven rows": ({"features": [[0.0] * 50, [0.0] * 49]}, "#/features/1 has 49 values: expected 50"),
     "unknown name": ({"features": {"rsi": 1.0}}, "unknown names rsi: expected some of the 50 features"),
     "no values": ({"features": []}, "#/features"),
-    "no rows": ({"features": [[]]}, "row 0 has 0 values"),
+    "no rows": ({"features": [[]]}, "#/features/0 has 0 values"),
     "no names": ({"features": {}}, "none at all"),
     "only missing values": ({"features": [None] * 50}, "no known value"),
     "a word": ({"features": [*[0.0] * 49, "high"]}, "#/features/49: Input should be a valid number"),
@@ -197,6 +197,8 @@ WRONG: dict[str, tuple[Any, str]] = {
         "'ensemble', 'xgboost', 'lstm' or 'transformer'",
     ),
     "interval": ({"symbol": "SPX", "interval": "7m"}, "#/interval"),
+    "interval of features": ({"features": [0.0] * 50, "interval": "1h"}, "forecasts 1d bars only"),
+    "no truth value": ({"symbol": "SPX", "return_confidence": "yes"}, "#/return_confidence"),
     "other interval": ({"symbol": "SPX", "interval": "1h"}, "model finsight-1d forecasts 1d bars only"),
     "lower case": ({"symbol": "spx"}, "upper case"),
     "sql": ({"symbol": "SPX'; DROP TABLE predictions;--"}, "#/symbol"),
@@ -206,6 +208,14 @@ WRONG: dict[str, tuple[Any, str]] = {
     "naive time": (
         {"bars": [{**BAR, "ts": "2018-01-02T00:00:00"}]},
         "#/bars/0/ts: Input should have timezone",
+    ),
+    "before the year 1": (
+        {"bars": [{**BAR, "ts": "0001-01-01T00:00:00+01:00"}]},
+        "#/bars/0/ts: the time lies before the year 1",
+    ),
+    "after the year 9999": (
+        {"bars": [{**BAR, "ts": "9999-12-31T23:59:59-01:00"}]},
+        "#/bars/0/ts: the time lies before the year 1 or after the year 9999",
     ),
     "high below": (
         {"bars": [{**BAR, "high": 1.2}]},
@@ -220,6 +230,45 @@ def test_wrong_input_is_told_what_was_expected(client: TestClient, body: Any, te
     status, problem = ask(client, body)
     assert status == 422, problem
     assert text in problem["detail"]
+    assert all(each["pointer"].startswith("#") and each["detail"] for each in problem["errors"])
+    assert problem["errors"]
+
+
+POINTERS: dict[str, tuple[Any, str]] = {
+    "one row": ({"features": [1.0, 2.0]}, "#/features"),
+    "a row of several": ({"features": [[0.0] * 50, [0.0] * 49]}, "#/features/1"),
+    "a named row": ({"features": [{"bop": 1.0}, {"rsi": 1.0}]}, "#/features/1"),
+    "interval": ({"symbol": "SPX", "interval": "1h"}, "#/interval"),
+    "symbol": ({"symbol": "AAPL"}, "#/symbol"),
+    "order of bars": ({"bars": [BAR, BAR]}, "#/bars/1/ts"),
+    "a bar": ({"bars": [BAR, {**BAR, "ts": "2018-01-03T00:00:00Z", "high": 1.2}]}, "#/bars/1"),
+}
+
+
+@pytest.mark.parametrize(("body", "pointer"), POINTERS.values(), ids=POINTERS)
+def test_wrong_input_is_pointed_at(client: TestClient, body: Any, pointer: str) -> None:
+    _, problem = ask(client, body)
+    assert problem["errors"] == [{"pointer": pointer, "detail": problem["detail"]}]
+
+
+@pytest.mark.parametrize(
+    "body", [{"k" * 90_000: 1}, {"features": {"k" * 90_000: 1}}, {"symbol": "S" * 90_000}]
+)
+def test_a_long_text_of_the_caller_is_not_sent_back(client: TestClient, body: Any) -> None:
+    _, problem = ask(client, body)
+    assert len(json.dumps(problem)) < 4_000
+
+
+def test_times_of_bars_may_have_any_offset(client: TestClient, spx: pa.Table) -> None:
+    utc = bars_of(spx.slice(spx.num_rows - 512))
+    tokyo = timezone(timedelta(hours=9))
+    there = [{**bar, "ts": datetime.fromisoformat(bar["ts"]).astimezone(tokyo).isoformat()} for bar in utc]
+    assert predict(client, bars=there) == predict(client, bars=utc)
+
+
+def test_values_at_the_edge_of_float32_are_only_clipped(client: TestClient) -> None:
+    answer = predict(client, features=[[3.4e38] * 50, [-3.4e38] * 50])
+    assert all(math.isfinite(value) for value in answer["members"].values())
 
 
 def test_a_symbol_with_too_few_bars_is_told_how_many_and_what_fetches_them(client: TestClient) -> None:

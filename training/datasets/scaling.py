@@ -26,7 +26,8 @@ class Scaler:
 
     def transform(self, values: Floats) -> Floats:
         """Scale (..., F); NaN stays NaN, the rest lies within +-`CLIP`."""
-        scaled: Floats = np.clip((values - self.center) / self.spread, -CLIP, CLIP)
+        with np.errstate(over="ignore"):  # what overflows is clipped
+            scaled: Floats = np.clip((values - self.center) / self.spread, -CLIP, CLIP)
         return scaled
 
     def as_dict(self) -> dict[str, Any]:
