@@ -5,6 +5,7 @@ FastAPI's own parser would read the whole body first, and take NaN for a number.
 
 from __future__ import annotations
 
+import asyncio
 from http import HTTPStatus
 from typing import Any, TypeVar
 
@@ -16,14 +17,27 @@ from serve_apps import problems
 
 _Model = TypeVar("_Model", bound=BaseModel)
 
+TIMEOUT_S = 30.0
+"""A sender of one byte a second would otherwise hold a place in the replica for days."""
+
 
 async def read(request: Request, model: type[_Model], max_bytes: int) -> _Model:
     """The validated body of `request`.
 
-    Answers 415 for anything but plain JSON, 413 over `max_bytes` (declared or sent), 422 for invalid input.
+    Answers 415 for anything but plain JSON, 413 over `max_bytes` (declared or sent), 408 when it takes longer
+    than `TIMEOUT_S` to arrive, 422 for invalid input.
     """
     _require_plain_json(request)
-    return problems.parse(model, await _bytes(request, max_bytes))
+    try:
+        async with asyncio.timeout(TIMEOUT_S):
+            sent = await _bytes(request, max_bytes)
+    except TimeoutError:
+        raise HTTPException(
+            HTTPStatus.REQUEST_TIMEOUT,
+            f"The body did not arrive within {TIMEOUT_S:g} s.",
+            {"Connection": "close"},
+        ) from None
+    return problems.parse(model, sent)
 
 
 def documented(model: type[BaseModel]) -> dict[str, Any]:

@@ -5,18 +5,23 @@ Plain ASGI, so that it costs microseconds.
 
 from __future__ import annotations
 
+import asyncio
 import re
 import time
 import uuid
 
 import structlog
 from fastapi import Request
+from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from cluster import metrics
 from serve_apps import problems
 
 _SANE_ID = re.compile(rb"[A-Za-z0-9._-]{1,64}")
+
+_CLIENT_LEFT = 499
+"""Counted for a request whose sender went away; nginx made the number customary."""
 
 _METHODS = frozenset({"GET", "POST", "PUT", "PATCH", "DELETE", "HEAD", "OPTIONS"})
 
@@ -52,6 +57,11 @@ class Instrumentation:
         with structlog.contextvars.bound_contextvars(request_id=request_id):
             try:
                 await self._app(scope, receive, observed)
+            except (ClientDisconnect, asyncio.CancelledError) as error:
+                # Nobody is there to be answered, and nothing of ours went wrong.
+                status = _CLIENT_LEFT
+                if isinstance(error, asyncio.CancelledError):
+                    raise
             except Exception as error:
                 # Not a handler of the app: those run outside of its middleware, without id and count.
                 answer = problems.unexpected(Request(scope), error)

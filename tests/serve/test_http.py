@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
 from starlette.testclient import TestClient
+from starlette.types import Message
+
+from cluster import metrics
 
 JSON = {"Content-Type": "application/json"}
 SERVED = {
@@ -131,3 +135,48 @@ def test_an_unexpected_error_shows_nothing_of_itself(
     assert answer.json()["request_id"] == answer.headers["x-request-id"]
     assert "secret" not in answer.text
     assert "Traceback" not in answer.text
+
+
+async def _predict(client: TestClient, *parts: Message) -> list[Message]:
+    """What the app sends for a body that arrives in these parts, and then no further."""
+    arriving, sent = list(parts), []
+
+    async def receive() -> Message:
+        return arriving.pop(0) if arriving else await asyncio.Event().wait()  # type: ignore[return-value]
+
+    async def send(message: Message) -> None:
+        sent.append(message)
+
+    scope = {
+        "type": "http",
+        "method": "POST",
+        "path": "/predict",
+        "root_path": "",
+        "query_string": b"",
+        "headers": [(b"content-type", b"application/json")],
+    }
+    await client.app(scope, receive, send)
+    return sent
+
+
+def test_a_sender_that_goes_away_is_no_error_of_ours(client: TestClient) -> None:
+    def counted(status: int) -> float:
+        labels = {"route": "/predict", "method": "POST", "status": str(status)}
+        return metrics.REGISTRY.get_sample_value("http_requests_total", labels) or 0.0
+
+    before = counted(499), counted(500)
+    assert client.portal is not None
+    half = {"type": "http.request", "body": b"{", "more_body": True}
+    assert client.portal.call(_predict, client, half, {"type": "http.disconnect"}) == []
+    assert (counted(499), counted(500)) == (before[0] + 1, before[1])
+
+
+def test_a_body_that_never_ends_is_not_waited_for(
+    client: TestClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("serve_apps.body.TIMEOUT_S", 0.05)
+    assert client.portal is not None
+    half = {"type": "http.request", "body": b"{", "more_body": True}
+    start, body = client.portal.call(_predict, client, half)
+    assert start["status"] == 408
+    assert b"did not arrive within 0.05 s" in body["body"]
