@@ -27,7 +27,9 @@ _BREAKER: dict[str, State] = {"CLOSED": "connected", "HALF_OPEN": "degraded", "O
 
 
 @dataclass(frozen=True)
-class _Check:
+class Check:
+    """How one dependency is looked at, and whether the service needs it."""
+
     look: Callable[[], Awaitable[Finding]]
     required: bool = False
 
@@ -41,16 +43,16 @@ class Checks:
     def __init__(self, services: Services) -> None:
         self._services = services
         self._checks = {
-            "postgres": _Check(self._postgres, required=True),
-            "redis": _Check(self._redis),
-            "ray": _Check(self._ray, required=services.on_ray),
-            "mlflow": _Check(self._mlflow),
-            **{name: _Check(self._provider(name)) for name in services.settings.providers},
+            "postgres": Check(self._postgres, required=True),
+            "redis": Check(self._redis),
+            "ray": Check(self._ray, required=services.on_ray),
+            "mlflow": Check(self._mlflow),
+            **{name: Check(self._provider(name)) for name in services.settings.providers},
         }
 
     async def run(self) -> dict[str, Dependency]:
         """All findings by name, after at most `_TIMEOUT_S` seconds and a little."""
-        found = await asyncio.gather(*(_timed(check) for check in self._checks.values()))
+        found = await asyncio.gather(*(timed(check) for check in self._checks.values()))
         return dict(zip(self._checks, found, strict=True))
 
     async def _postgres(self) -> Finding:
@@ -99,14 +101,23 @@ def _provider_finding(stats: ProviderStats) -> Finding:
     return state, None if state == "connected" else f"{stats.state}: {stats.last_error or 'no error yet'}"
 
 
-async def _timed(check: _Check) -> Dependency:
-    started = time.perf_counter()
+async def _finding(check: Check) -> Finding:
     try:
-        async with asyncio.timeout(_TIMEOUT_S):
-            state, detail = await check.look()
-    except TimeoutError:
-        state, detail = "down", f"no answer within {_TIMEOUT_S:g} s"
+        return await check.look()
     except Exception as error:  # whatever a client raises means the same here
-        state, detail = "down", redact(f"{type(error).__name__}: {error}")
+        return "down", redact(f"{type(error).__name__}: {error}")
+
+
+async def timed(check: Check) -> Dependency:
+    """What the check finds; `down` when that takes longer than `_TIMEOUT_S`."""
+    started = time.perf_counter()
+    looking = asyncio.create_task(_finding(check))
+    # Not `asyncio.timeout`: a client may hang in its clean-up too, when the other side is frozen.
+    await asyncio.wait([looking], timeout=_TIMEOUT_S)
+    if looking.done():
+        state, detail = looking.result()
+    else:
+        looking.cancel()
+        state, detail = "down", f"no answer within {_TIMEOUT_S:g} s"
     latency_ms = round((time.perf_counter() - started) * 1000, 2)
     return Dependency(state=state, latency_ms=latency_ms, required=check.required, detail=detail)

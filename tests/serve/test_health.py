@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import asyncio
 import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, HTTPServer
@@ -8,6 +9,7 @@ import pytest
 from starlette.testclient import TestClient
 
 from cluster.settings import Settings
+from serve_apps import dependencies
 from tests.serve.conftest import started
 
 
@@ -78,3 +80,22 @@ def test_without_its_database_the_service_lives_but_is_not_well(settings: Settin
     assert "127.0.0.1:9/none cannot be reached" in symbol.json()["detail"]
     assert features.status_code == 200  # needs no database
     assert "very-secret" not in answer.text + symbol.text
+
+
+def test_a_check_that_hangs_even_when_cancelled_is_down_in_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    frozen = asyncio.Event()
+
+    async def look() -> dependencies.Finding:
+        try:
+            await frozen.wait()
+        finally:
+            await frozen.wait()  # as a pool waits for a server that is stopped
+        return "connected", None
+
+    async def found() -> str | None:
+        each = await dependencies.timed(dependencies.Check(look))
+        frozen.set()
+        return f"{each.state}: {each.detail}"
+
+    monkeypatch.setattr("serve_apps.dependencies._TIMEOUT_S", 0.05)
+    assert asyncio.run(found()) == "down: no answer within 0.05 s"
