@@ -15,6 +15,7 @@ from training import bundle
 
 if TYPE_CHECKING:
     from mlflow.entities.model_registry import ModelVersion as MlflowVersion
+    from mlflow.entities.model_registry import RegisteredModel as MlflowModel
 
 
 TAGS = (
@@ -89,6 +90,16 @@ def is_ours(raw: MlflowVersion) -> bool:
 def manifest_sha256(bundle_dir: Path) -> str:
     """Hash of the manifest file, which itself has the hashes of all others."""
     return hashlib.sha256((bundle_dir / bundle.MANIFEST).read_bytes()).hexdigest()
+
+
+def model_of(raw: MlflowModel) -> RegisteredModel:
+    """Our view of an MLflow registered model."""
+    return RegisteredModel(
+        name=raw.name,
+        description=raw.description or "",
+        aliases={alias: str(version) for alias, version in raw.aliases.items()},
+        latest=max((str(each.version) for each in raw.latest_versions), key=int, default=None),
+    )
 
 
 def version_of(raw: MlflowVersion, aliases: Mapping[str, object]) -> ModelVersion:

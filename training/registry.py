@@ -77,14 +77,14 @@ def models(tracking_uri: str) -> list[RegisteredModel]:
     """All registered models, by name."""
     with _client(tracking_uri) as client:
         return [
-            RegisteredModel(
-                name=model.name,
-                description=model.description or "",
-                aliases={alias: str(version) for alias, version in model.aliases.items()},
-                latest=max((str(v.version) for v in model.latest_versions), key=int, default=None),
-            )
-            for model in _pages(client.search_registered_models, order_by=["name ASC"])
+            registered.model_of(raw) for raw in _pages(client.search_registered_models, order_by=["name ASC"])
         ]
+
+
+def model(name: str, tracking_uri: str) -> RegisteredModel:
+    """One registered model. ModelNotFound when the name is not registered."""
+    with _client(tracking_uri, f"model {name}") as client:
+        return registered.model_of(client.get_registered_model(name))
 
 
 def versions(name: str, tracking_uri: str) -> list[ModelVersion]:
@@ -120,8 +120,8 @@ def load(
     """Load a bundle directory, or a registered model by alias or version number.
 
     Registered files are downloaded once into `cache_dir` (default: `models` under FINSIGHT_HOME) and verified
-    at every load. ModelNotFound when there is no such model, BundleRejected when its files are not what was
-    registered, NotRunning when MLflow does not answer.
+    at every load; a damaged copy is downloaded once more. ModelNotFound when there is no such model,
+    BundleRejected when its files are not what was registered, NotRunning when MLflow does not answer.
     """
     path = Path(name_or_path)
     if path.is_dir():
@@ -135,8 +135,14 @@ def load(
     cache = cache_dir or Path(os.environ.get("FINSIGHT_HOME", ".finsight")) / "models"
     with _client(uri, f"model {name} ({alias_or_version})") as client:
         found = _find(client, name, alias_or_version)
-        directory = _download(client, found, cache)
-    return predictor.load(directory, name=name, version=found.version, feature_digest=feature_digest)
+        directory = _cached(found, cache)
+        if directory.exists():
+            try:
+                return _verified(found, directory, feature_digest)
+            except (BundleRejected, OSError):
+                shutil.rmtree(directory, ignore_errors=True)
+        _download(client, found, directory)
+    return _verified(found, directory, feature_digest)
 
 
 def _find(client: MlflowClient, name: str, alias_or_version: str) -> ModelVersion:
@@ -145,22 +151,27 @@ def _find(client: MlflowClient, name: str, alias_or_version: str) -> ModelVersio
     return registered.version_of(client.get_model_version_by_alias(name, alias_or_version), {})
 
 
-def _download(client: MlflowClient, found: ModelVersion, cache: Path) -> Path:
-    """The version's files in the cache. The manifest's hash names the folder: never another model's."""
+def _cached(found: ModelVersion, cache: Path) -> Path:
+    """Where the version's files are kept. The manifest's hash names the folder: never another model's."""
     folder = f"{found.version}-{found.manifest_sha256[:16]}"
-    directory = cache / re.sub(r"[^\w-]", "_", found.name) / re.sub(r"[^\w-]", "_", folder)
-    if not directory.exists():
-        directory.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix=".download.", dir=directory.parent) as staging:
-            files = Path(staging, "files")
-            files.mkdir()
-            for name in (bundle.MANIFEST, *bundle.FILES):  # by name: a registry cannot choose where we write
-                fetched = client.download_artifacts(found.run_id, f"{ARTIFACT}/{name}", staging)
-                shutil.copyfile(fetched, files / name, follow_symlinks=False)
-            _move_into_place(files, directory)
+    return cache / re.sub(r"[^\w-]", "_", found.name) / re.sub(r"[^\w-]", "_", folder)
+
+
+def _download(client: MlflowClient, found: ModelVersion, directory: Path) -> None:
+    directory.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=".download.", dir=directory.parent) as staging:
+        files = Path(staging, "files")
+        files.mkdir()
+        for name in (bundle.MANIFEST, *bundle.FILES):  # by name: a registry cannot choose where we write
+            fetched = client.download_artifacts(found.run_id, f"{ARTIFACT}/{name}", staging)
+            shutil.copyfile(fetched, files / name, follow_symlinks=False)
+        _move_into_place(files, directory)
+
+
+def _verified(found: ModelVersion, directory: Path, feature_digest: str | None) -> Predictor:
     if registered.manifest_sha256(directory) != found.manifest_sha256:
         raise BundleRejected(f"{directory}: not the manifest that {found.name} {found.version} was made with")
-    return directory
+    return predictor.load(directory, name=found.name, version=found.version, feature_digest=feature_digest)
 
 
 def _move_into_place(source: Path, directory: Path) -> None:

@@ -5,10 +5,12 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from typing import Annotated, Any, TypeVar
 
 from fastapi import APIRouter, Path, Query
 
+from cluster.errors import NotRunning
 from serve_apps import paging, problems
 from serve_apps.schemas import Model, ModelDetail, ModelPage, ModelVersion, Signature, VersionPage
 from serve_apps.services import Services
@@ -18,6 +20,7 @@ from training.registry import CHAMPION
 _Answer = TypeVar("_Answer")
 
 _FRESH_S = 2.0
+_TIMEOUT_S = 10.0
 
 Name = Annotated[str, Path(max_length=64, pattern=r"^[\w.-]+$", examples=["finsight-1d"])]
 Cursor = Annotated[str | None, Query(max_length=512, description="`next_cursor` of the page before.")]
@@ -25,11 +28,16 @@ Limit = Annotated[int, Query(ge=1, le=1000, description="Most items of this page
 
 
 class ModelRoutes:
-    """Reads the model registry; answers may be `_FRESH_S` seconds old, as each costs several requests."""
+    """Reads the model registry; answers may be `_FRESH_S` seconds old, as each costs several requests.
+
+    One read at a time, in a thread of its own: when the registry hangs, nothing else waits for a thread.
+    """
 
     def __init__(self, services: Services) -> None:
         self._services = services
         self._answers: dict[tuple[str, ...], tuple[float, Any]] = {}
+        self._one_asks = asyncio.Lock()
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="registry")
 
     def router(self) -> APIRouter:
         """All routes."""
@@ -42,34 +50,38 @@ class ModelRoutes:
 
     async def models(self, cursor: Cursor = None, limit: Limit = 100) -> ModelPage:
         """All registered models."""
-        found = await self._read("models", registry.models)
+        found = await self._read(registry.models)
         items, next_cursor = paging.page(found, lambda model: model.name, cursor, limit)
         return ModelPage(items=[Model(**self._facts(model)) for model in items], next_cursor=next_cursor)
 
     async def model(self, name: Name) -> ModelDetail:
         """One model, with the facts of its champion."""
-        versions = await self._versions(name)
-        models = await self._read("models", registry.models)
-        found = next(model for model in models if model.name == name)
+        versions = await self._read(registry.versions, name)
+        found = await self._read(registry.model, name)
         wanted = found.aliases.get(CHAMPION, found.latest)
         version = next((_version(each) for each in versions if each.version == wanted), None)
         return ModelDetail(**self._facts(found), version=version)
 
     async def versions(self, name: Name, cursor: Cursor = None, limit: Limit = 100) -> VersionPage:
         """All versions of a model, newest first."""
-        items, next_cursor = paging.page(await self._versions(name), lambda each: each.version, cursor, limit)
+        found = await self._read(registry.versions, name)
+        items, next_cursor = paging.page(found, lambda each: each.version, cursor, limit)
         return VersionPage(items=[_version(each) for each in items], next_cursor=next_cursor)
 
-    async def _versions(self, name: str) -> list[registered.ModelVersion]:
-        return await self._read("versions", registry.versions, name)
+    async def _read(self, ask: Callable[..., _Answer], *args: str) -> _Answer:
+        try:
+            async with asyncio.timeout(_TIMEOUT_S), self._one_asks:
+                return await self._fresh(ask, *args)
+        except TimeoutError:
+            raise NotRunning(f"The model registry does not answer within {_TIMEOUT_S:g} s.") from None
 
-    async def _read(self, kind: str, ask: Callable[..., _Answer], *args: str) -> _Answer:
-        key = (kind, *args)
+    async def _fresh(self, ask: Callable[..., _Answer], *args: str) -> _Answer:
+        key = (ask.__name__, *args)
         until, answer = self._answers.get(key, (0.0, None))
         if time.monotonic() >= until:
             uri = self._services.settings.require_mlflow_tracking_uri()
-            answer = await asyncio.to_thread(ask, *args, uri)
-            self._answers = {**self._answers, key: (time.monotonic() + _FRESH_S, answer)}
+            answer = await asyncio.get_running_loop().run_in_executor(self._thread, lambda: ask(*args, uri))
+            self._answers[key] = (time.monotonic() + _FRESH_S, answer)
         fresh: _Answer = answer
         return fresh
 

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import socket
 from pathlib import Path
 
 import pytest
@@ -72,3 +73,28 @@ def test_without_a_registry_models_are_out_of_reach_and_nothing_leaks(
         answer = client.get("/models")
     assert answer.status_code == 503
     assert "very-secret" not in answer.text
+
+
+def test_a_registry_that_hangs_is_not_waited_for(
+    settings: Settings, bundle_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    monkeypatch.setattr("serve_apps.routes.models._TIMEOUT_S", 0.2)
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        uri = f"http://127.0.0.1:{silent.getsockname()[1]}"
+        hanging = settings.model_copy(update={"mlflow_tracking_uri": uri, "model_dir": bundle_dir})
+        with started(hanging) as client:
+            answers = [client.get("/models") for _ in range(10)]
+            predicted = client.post("/predict", json={"symbol": "SPX"})
+
+    assert {answer.status_code for answer in answers} == {503}
+    assert answers[-1].json()["detail"] == "The model registry does not answer within 0.2 s."
+    assert predicted.status_code == 200
+
+
+def test_without_any_registry_the_missing_setting_is_named(settings: Settings, bundle_dir: Path) -> None:
+    alone = settings.model_copy(update={"mlflow_tracking_uri": None, "model_dir": bundle_dir})
+    with started(alone) as client:
+        answer = client.get("/models")
+    assert answer.status_code == 503
+    assert "MLFLOW_TRACKING_URI is not set" in answer.json()["detail"]

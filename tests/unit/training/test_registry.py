@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-import json
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -128,30 +128,48 @@ def test_a_missing_model_version_or_alias_names_the_command(tracking_uri: str, b
             attempt()
 
 
-def test_the_second_load_comes_from_the_cache_and_is_verified_again(
-    bundle_dir: Path, tracking_uri: str, tmp_path: Path
+def test_the_second_load_comes_from_the_cache(
+    bundle_dir: Path, tracking_uri: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     name = "finsight-cached"
     registry.promote(name, register(bundle_dir, tracking_uri, name), tracking_uri)
     load(tracking_uri, name, tmp_path / "cache")
-    [cached] = (tmp_path / "cache" / name).iterdir()
-    (cached / "scaler.json").write_text(json.dumps({"kind": "other"}))
 
-    with pytest.raises(BundleRejected, match=r"scaler\.json"):
-        load(tracking_uri, name, tmp_path / "cache")
+    monkeypatch.delattr("mlflow.MlflowClient.download_artifacts")
+    assert load(tracking_uri, name, tmp_path / "cache").version == "1"
 
 
-def test_a_manifest_that_was_exchanged_after_registration_is_refused(
-    bundle_dir: Path, tracking_uri: str, tmp_path: Path
+@pytest.mark.parametrize("file", ["scaler.json", "manifest.json"])
+@pytest.mark.parametrize("damage", [lambda path: path.write_text("{}"), Path.unlink], ids=["other", "none"])
+def test_a_damaged_copy_in_the_cache_is_downloaded_again(
+    bundle_dir: Path, tracking_uri: str, tmp_path: Path, file: str, damage: Callable[[Path], object]
 ) -> None:
-    name = "finsight-exchanged"
+    name = "finsight-damaged"
     registry.promote(name, register(bundle_dir, tracking_uri, name), tracking_uri)
     load(tracking_uri, name, tmp_path / "cache")
     [cached] = (tmp_path / "cache" / name).iterdir()
-    (cached / "manifest.json").write_text("{}")
+    whole = (cached / file).read_bytes()
+    damage(cached / file)
 
-    with pytest.raises(BundleRejected, match="not the manifest"):
-        load(tracking_uri, name, tmp_path / "cache")
+    load(tracking_uri, name, tmp_path / "cache")
+    assert (cached / file).read_bytes() == whole
+
+
+@pytest.mark.parametrize(
+    ("file", "text"), [("scaler.json", r"scaler\.json"), ("manifest.json", "not the manifest")]
+)
+def test_files_that_were_exchanged_after_registration_are_refused(
+    bundle_dir: Path, tracking_uri: str, tmp_path: Path, file: str, text: str
+) -> None:
+    name = "finsight-exchanged"
+    registry.promote(name, register(bundle_dir, tracking_uri, name), tracking_uri)
+    [version] = [each for each in registry.versions(name, tracking_uri) if "champion" in each.aliases]
+    kept = Path(tracking_uri.removeprefix("sqlite:///")).parent / "artifacts" / version.run_id / "artifacts"
+    (kept / registry.ARTIFACT / file).write_text("{}")
+
+    for _ in range(2):  # the second time there is a copy in the cache
+        with pytest.raises(BundleRejected, match=text):
+            load(tracking_uri, name, tmp_path / "cache")
 
 
 def test_a_server_that_does_not_answer_is_not_a_missing_model(monkeypatch: pytest.MonkeyPatch) -> None:
