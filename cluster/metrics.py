@@ -70,7 +70,7 @@ model_info = _gauge("model_info", "1 for the model version that is served.", "na
 
 STATE_METRICS: dict[str, tuple[str, tuple[str, ...]]] = {
     "dlq_depth": ("Backfill jobs in the dead letter queue.", ()),
-    "backfill_queue_depth": ("Backfill jobs that wait or run.", ("tier",)),
+    "backfill_queue_depth": ("Backfill jobs that wait.", ("tier",)),
     "backfill_oldest_age_seconds": ("Age of the oldest backfill job that waits.", ("tier",)),
     "data_freshness_seconds": (
         "Age of the newest bar, in seconds since its open.",

@@ -63,7 +63,7 @@ class Settings(BaseModel):
         "MLflow server; unset: an embedded one, its store in the same PostgreSQL.",
     )
     ray_address: str | None = _setting(
-        "RAY_ADDRESS", None, "Address of an existing Ray cluster; unset: one is started on this machine."
+        "RAY_ADDRESS", None, "GCS of the Ray that runs; `finsight up` starts its own and refuses another."
     )
 
     host: str = _setting(

@@ -148,6 +148,7 @@ class RayHead:
             "RAY_SERVE_HAPROXY_NBTHREAD": "1",
             # Takes a dead replica out at the first failed request, not the tenth
             "RAY_SERVE_HAPROXY_OBSERVE_ERROR_LIMIT": "1",
+            "RAY_SERVE_PROXY_HEALTH_CHECK_PERIOD_S": "2",  # a killed HAProxy is back in 6 s, not in 30
             "RAY_SERVE_HAPROXY_HARD_STOP_AFTER_S": "60",
             "RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S": "1",
             "RAY_SERVE_DIRECT_INGRESS_MIN_HTTP_PORT": str(http.start),

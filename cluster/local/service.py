@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from importlib import import_module
 
@@ -17,6 +18,7 @@ def deploy(settings: Settings, env: Mapping[str, str]) -> None:
     from ray import serve
     from ray.serve.schema import ApplicationStatus, LoggingConfig
 
+    logging.getLogger("ray.serve").setLevel(logging.WARNING)  # ours; replicas keep their own
     serve.start(
         proxy_location="HeadOnly",
         http_options={"host": settings.host, "port": settings.port("api")},
