@@ -14,8 +14,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from cluster.errors import BundleRejected, ModelNotFound, NotEnoughHistory
 from cluster.market.intervals import Interval
 from cluster.settings import Settings
@@ -56,25 +54,6 @@ def judge(candidate: Mapping[str, Any], champion: Mapping[str, Any]) -> Verdict:
     return Verdict(promote=True, why=f"better than the champion {rows}: {facts}")
 
 
-def reports(
-    candidate: Predictor, champion: Predictor | None, dataset: Dataset
-) -> tuple[dict[str, Any], dict[str, Any] | None]:
-    """Their reports on the rows that are later than the training and calibration parts of both.
-
-    `NotEnoughHistory` when there are less than two such rows.
-    """
-    from training.evaluate import report_on
-
-    both = [one for one in (candidate, champion) if one]
-    start = max(np.datetime64(one.manifest["test_range"]["start"].rstrip("Z")) for one in both)
-    rows = dataset.rows[dataset.ts[dataset.rows] >= start]
-    if len(rows) < 2:
-        raise NotEnoughHistory(
-            f"no two bars since {start} that neither version has seen; `finsight ingest` gets newer ones"
-        )
-    return report_on(candidate, dataset, rows), report_on(champion, dataset, rows) if champion else None
-
-
 def parse(words: Sequence[str] | None = None) -> argparse.Namespace:
     """The options in `words`, or on the command line; leaves with status 2 when they are wrong."""
     made = arguments.parser("evaluate", f"Judge a registered model version. Rule: {RULE}.")
@@ -95,6 +74,7 @@ def _version(text: str) -> str:
 def work(options: argparse.Namespace, settings: Settings, progress: Progress) -> Mapping[str, Any]:
     """Do what the command line asks for."""
     from training import registry
+    from training.evaluate import evaluate
     from training.evaluation import report
 
     uri = settings.require_mlflow_tracking_uri()
@@ -113,7 +93,8 @@ def work(options: argparse.Namespace, settings: Settings, progress: Progress) ->
     progress(0.4, "reading bars")
     dataset = _dataset(settings.require_database_url(), candidate)
     progress(0.6, f"testing {name} version {version}")
-    card, other = reports(candidate, champion, dataset)
+    card, *others = evaluate([candidate, champion] if champion else [candidate], dataset)
+    other = others[0] if others else None
     sys.stderr.write(report.as_text(card) + "\n")
     verdict = _verdict(options.promote, card, other, unusable, is_champion=at_first == version)
     if verdict.promote:

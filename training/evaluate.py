@@ -1,7 +1,8 @@
-"""A predictor's report on rows that it was not trained on."""
+"""Reports of predictors on rows that they were not trained on."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -15,20 +16,32 @@ from training.evaluation.baselines import ewma_sd
 from training.predictor import Predictor
 
 
-def evaluate(predictor: Predictor, dataset: Dataset) -> dict[str, Any]:
-    """The report (see `training.evaluation.report.build`) from the start of the model's test part on.
+def evaluate(predictors: Sequence[Predictor], dataset: Dataset) -> list[dict[str, Any]]:
+    """One report (see `training.evaluation.report.build`) for each predictor, all on the same rows.
 
-    Bars that came after the training are part of it. BadFeatures when the dataset has other features,
-    NotEnoughHistory when it has no row in that time.
+    These are the rows that are later than the training and calibration parts of every one of them; bars that
+    came after a training are part of it. BadFeatures when the dataset is of another kind than a predictor was
+    trained on, NotEnoughHistory when it has less than two such rows.
     """
-    digest = predictor.manifest["features"]["digest"]
-    if dataset.digest != digest:
-        raise BadFeatures(f"the dataset has feature set {dataset.digest}, the model was trained on {digest}")
-    start = np.datetime64(predictor.manifest["test_range"]["start"].rstrip("Z"))
+    for predictor in predictors:
+        _require_same_kind(predictor, dataset)
+    start = max(np.datetime64(one.manifest["test_range"]["start"].rstrip("Z")) for one in predictors)
     rows = dataset.rows[dataset.ts[dataset.rows] >= start]
     if len(rows) < 2:
-        raise NotEnoughHistory(f"no two rows since {start}, where the test part of {predictor.name} begins")
-    return report_on(predictor, dataset, rows)
+        raise NotEnoughHistory(
+            f"no two bars since {start} that no version was trained on; `finsight ingest` gets newer ones"
+        )
+    return [report_on(predictor, dataset, rows) for predictor in predictors]
+
+
+def _require_same_kind(predictor: Predictor, dataset: Dataset) -> None:
+    trained = (predictor.manifest["features"]["digest"], predictor.interval, predictor.horizon)
+    given = (dataset.digest, dataset.interval, dataset.horizon)
+    if given != trained:
+        raise BadFeatures(
+            f"the dataset has (feature set, interval, horizon) {given}, "
+            f"{predictor.name} {predictor.version} was trained on {trained}"
+        )
 
 
 def report_on(predictor: Predictor, dataset: Dataset, rows: NDArray[np.int64]) -> dict[str, Any]:
