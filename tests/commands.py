@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import typer
@@ -24,6 +25,7 @@ from cluster.cli import (
     train,
 )
 from cluster.errors import FinSightError
+from cluster.local.instance import ray_environment
 from cluster.settings import environment_names
 
 _FAMILIES = (
@@ -52,7 +54,9 @@ class Said:
 
 def finsight(*arguments: str, **environment: str) -> Said:
     """Run `finsight` with `arguments`; only the settings in `environment` are set. Bugs are raised."""
-    clean: dict[str, str | None] = dict.fromkeys(environment_names().values())
+    # What a command itself sets, for the library that it loads, is undone too.
+    names = (*environment_names().values(), *ray_environment(Path()))
+    clean: dict[str, str | None] = dict.fromkeys(names)
     result = CliRunner(env={**clean, **environment, "NO_COLOR": "1"}).invoke(app, list(arguments))
     if isinstance(result.exception, FinSightError):
         return Said(1, result.stdout, f"{result.stderr}{result.exception}")

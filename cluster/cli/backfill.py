@@ -74,7 +74,7 @@ def backfill(
     terminal.emit(jobs, as_json=as_json, text=_table(jobs))
     dead = [job for job in jobs if job["state"] == "dead"]
     if dead:
-        raise FinSightError(f"{len(dead)} of {len(jobs)} jobs were given up: {dead[0]['reason']}")
+        raise FinSightError(f"{len(dead)} of {len(jobs)} jobs were given up, for the reasons above.")
     if not wait and not as_json:
         terminal.talk(f"Queued. `finsight gaps {symbol} --interval {interval}` tells what is still missing.")
 

@@ -110,7 +110,11 @@ def described(loaded: Settings, environ: Mapping[str, str]) -> list[Setting]:
 def _source(
     name: str, env: str, loaded: Settings, running: Mapping[str, Any], environ: Mapping[str, str]
 ) -> str:
+    from pydantic import SecretStr
+
     value = getattr(loaded, name)
+    if isinstance(value, SecretStr):
+        value = value.get_secret_value()
     if environ.get(env):
         return "environment"
     if running.get(name) is not None and running[name] == value:

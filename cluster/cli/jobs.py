@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import asdict
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from cluster.cli import terminal
 from cluster.cli.arguments import JsonOption, group
-from cluster.cli.submitting import failure, follow, submissions
-from cluster.errors import FinSightError
+from cluster.cli.submitting import follow, submissions
+
+if TYPE_CHECKING:
+    from cluster.submission import Submission
 
 IdArgument = Annotated[str, typer.Argument(metavar="ID", help="Of `finsight jobs`.")]
 
@@ -30,14 +32,18 @@ def list_jobs(
 ) -> None:
     """List the jobs, the newest first."""
     found = submissions().listed()[:limit]
-    columns = ("id", "job", "arguments", "status", "started", "ended")
+    columns = ("id", "job", "arguments", "status", "started", "took")
     rows = [
-        (each.submission_id, each.job, each.arguments, each.status, each.started_at, each.ended_at)
+        (each.submission_id, each.job, each.arguments, each.status, each.started_at, _took(each))
         for each in found
     ]
     terminal.emit([asdict(each) for each in found], as_json=as_json, text=terminal.table(columns, rows))
     if not found and not as_json:
         terminal.talk("There are none yet. `finsight ingest` and `finsight train` submit one.")
+
+
+def _took(job: Submission) -> str | None:
+    return f"{(job.ended_at - job.started_at).seconds} s" if job.started_at and job.ended_at else None
 
 
 def logs(
@@ -48,10 +54,9 @@ def logs(
 ) -> None:
     """Print all that a job has said."""
     cluster = submissions()
+    cluster.get(submission_id)  # says so when there is none
     if watch and not as_json:
-        outcome = follow(cluster, submission_id)
-        if not outcome.ok:
-            raise FinSightError(failure(outcome))
+        follow(cluster, submission_id)
         return
     text = cluster.logs(submission_id)
     terminal.emit({"submission_id": submission_id, "logs": text}, as_json=as_json, text=text.rstrip("\n"))

@@ -15,6 +15,9 @@ from cluster.errors import ModelNotFound, NotRunning
 
 CHAMPION = "champion"
 
+_TOLD = ("mae", "rmse", "direction", "coverage", "winkler")
+"""Metrics by which versions are set side by side; `--json` has all of them."""
+
 NameArgument = Annotated[
     str | None, typer.Argument(metavar="NAME", help="Registered model; default: the one that is served.")
 ]
@@ -83,7 +86,7 @@ def _period(training: Mapping[str, Any]) -> str | None:
 
 
 def _versions(versions: list[Any]) -> Any:
-    metrics = sorted({name for each in versions for name in each["metrics"]})
+    metrics = [name for name in _TOLD if any(name in each["metrics"] for each in versions)]
     columns = ("version", "aliases", "created", *metrics)
     return terminal.table(
         columns,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, TypeAlias
@@ -60,21 +61,27 @@ def submit(job: str, arguments: Sequence[str], *, wait: bool, as_json: bool, sho
         terminal.emit({"submission_id": submission_id}, as_json=as_json, text=submission_id)
         return
     terminal.talk(f"Job {submission_id}")
-    outcome = follow(cluster, submission_id)
-    if not outcome.ok:
-        raise FinSightError(failure(outcome))
-    result = outcome.result or {}
+    result = follow(cluster, submission_id)
     terminal.emit({"submission_id": submission_id, **result}, as_json=as_json, text=shown(result))
 
 
-def follow(cluster: Submissions, submission_id: str) -> Outcome:
-    """Show progress and talk of a job until it ends; Ctrl-C ends only the looking on."""
+def follow(cluster: Submissions, submission_id: str) -> Result:
+    """Show progress and talk of a job until it ends; its result. Ctrl-C ends only the looking on.
+
+    Raises `FinSightError` with the job's own words when it does not succeed.
+    """
+    said: deque[str] = deque(maxlen=100)
+
+    def on_talk(line: str) -> None:
+        said.append(line)
+        terminal.talk(line)
+
     try:
         with terminal.progress() as tell:
-            return cluster.follow(
+            outcome = cluster.follow(
                 submission_id,
                 on_progress=lambda progress: tell(progress.share, progress.what),
-                on_talk=terminal.talk,
+                on_talk=on_talk,
             )
     except KeyboardInterrupt:
         terminal.talk(
@@ -82,14 +89,18 @@ def follow(cluster: Submissions, submission_id: str) -> Outcome:
             f"`finsight jobs stop {submission_id}` ends it."
         )
         raise typer.Exit(INTERRUPTED) from None
+    if not outcome.ok:
+        raise FinSightError(failure(outcome, "\n".join(said)))
+    return outcome.result or {}
 
 
-def failure(outcome: Outcome) -> str:
-    """Why a job did not succeed, and where to look."""
+def failure(outcome: Outcome, said: str) -> str:
+    """Why a job did not succeed, unless it is part of what was `said` before, and where to look."""
     id_ = outcome.submission_id
     if outcome.status == "STOPPED":
         return f"Job {id_} was stopped before its end."
-    return f"Job {id_} failed: {outcome.message} (`finsight jobs logs {id_}` has all that it said)"
+    why = "as it says above" if outcome.message in said else f"with: {outcome.message}"
+    return f"Job {id_} failed, {why}. `finsight jobs logs {id_}` has all that it said."
 
 
 def run_here(job: str, arguments: Sequence[str], *, as_json: bool, shown: Shown) -> None:

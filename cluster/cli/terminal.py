@@ -5,6 +5,7 @@ Everything obeys NO_COLOR, and nothing is cut or wrapped where no person reads i
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -50,7 +51,8 @@ def table(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> Table:
     for place, name in enumerate(columns):
         values = [row[place] for row in body if row[place] is not None]
         numeric = bool(values) and all(_is_number(value) for value in values)
-        made.add_column(name, justify="right" if numeric else "left", overflow="fold")
+        # The first column is what a person copies into the next command: it stays whole.
+        made.add_column(name, justify="right" if numeric else "left", overflow="fold", no_wrap=not place)
     for row in body:
         made.add_row(*(Text(shown(value)) for value in row))
     return made
@@ -59,7 +61,7 @@ def table(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> Table:
 def facts(values: Mapping[str, object]) -> Table:
     """Names and values under each other; a mapping among the values is shown by dotted names."""
     made = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), show_header=False)
-    made.add_column(style="bold", overflow="fold")
+    made.add_column(style="bold", no_wrap=True)
     made.add_column(overflow="fold")
     for name, value in _flat(values):
         made.add_row(Text(name.replace("_", " ")), Text(shown(value)))
@@ -76,6 +78,8 @@ def shown(value: object) -> str:
         return f"{value:.6g}"
     if isinstance(value, datetime):
         return when(value)
+    if isinstance(value, Mapping):
+        return json.dumps(value, default=_plain)
     if isinstance(value, list | tuple):
         return ", ".join(shown(each) for each in value) or "-"
     return str(value)

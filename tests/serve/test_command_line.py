@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import math
 import threading
 import time
@@ -250,8 +249,9 @@ def test_a_job_that_is_given_up_is_a_failure_with_its_reason(
 ) -> None:
     with worked(served_database, reason="the provider does not know it"):
         said = finsight("backfill", "SPX", *YEAR, "--wait", "--json", **queued)
-    assert (said.status, json.loads(said.out)[0]["state"]) == (1, "dead")
-    assert "1 of 1 jobs were given up: the provider does not know it" in said.err
+    (job,) = said.json
+    assert (said.status, job["state"], job["reason"]) == (1, "dead", "the provider does not know it")
+    assert "1 of 1 jobs were given up" in said.err
 
 
 def test_waiting_has_an_end(queued: dict[str, str]) -> None:

@@ -10,7 +10,11 @@ from tests.commands import finsight
 
 def test_every_setting_is_shown_with_its_source(tmp_path: Path) -> None:
     (tmp_path / "run").mkdir()
-    running = {"database_url": "postgresql://me:secret@127.0.0.1:1234/finsight", "api_port": 8123}
+    running = {
+        "database_url": "postgresql://me:secret@127.0.0.1:1234/finsight",
+        "api_port": 8123,
+        "admin_api_key": "k",
+    }
     (tmp_path / "run" / "endpoints.json").write_text(json.dumps(running))
     file = tmp_path / "extra.yaml"
     file.write_text("log_level: debug\n")
@@ -29,6 +33,7 @@ def test_every_setting_is_shown_with_its_source(tmp_path: Path) -> None:
         "log_level": {"value": "debug", "source": "configuration file"},
         "max_data_points": {"value": 7, "source": "environment"},
     }
+    assert shown["admin_api_key"] == {"value": "**********", "source": "running instance"}
     assert shown["mlflow_port"] == {"value": 5000, "source": "default"}
 
 

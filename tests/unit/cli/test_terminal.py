@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import io
 import json
 import os
 import pty
@@ -9,6 +10,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta, timezone
 
 import pytest
+from rich.console import Console
 
 from cluster.cli import terminal
 
@@ -62,6 +64,7 @@ def test_talk_goes_to_stderr(capsys: pytest.CaptureFixture[str]) -> None:
         (True, "yes"),
         (0.1 + 0.2, "0.3"),
         ([], "-"),
+        ({"sample": {}}, '{"sample": {}}'),
         (["SPX", None], "SPX, -"),
         (datetime(2018, 12, 31, tzinfo=UTC), "2018-12-31"),
         (datetime(2018, 12, 31, 9, 30, tzinfo=NEW_YORK_WINTER), "2018-12-31 14:30Z"),
@@ -111,3 +114,12 @@ def test_on_a_terminal_progress_is_a_bar_that_leaves_nothing_behind() -> None:
     assert "50%" in shown
     assert "lstm [fold 1]" in shown
     assert "\x1b[2K" in shown  # the line is erased at the end
+
+
+def test_on_a_narrow_terminal_the_first_column_stays_whole() -> None:
+    table = terminal.table(("id", "why"), [("train-20261121T061500-ab12", "a reason " * 20)])
+    narrow = Console(width=60, file=io.StringIO())
+    with narrow.capture() as shown:
+        narrow.print(table)
+    assert "train-20261121T061500-ab12  a reason" in shown.get()
+    assert max(len(line) for line in shown.get().splitlines()) <= 60
