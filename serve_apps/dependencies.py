@@ -12,8 +12,8 @@ import httpx
 import redis.asyncio
 
 from cluster.providers.stats import ProviderStats
+from cluster.redaction import redact
 from cluster.settings import hide_password
-from cluster.storage.redaction import redact
 from serve_apps.schemas import Dependency
 from serve_apps.services import Services
 

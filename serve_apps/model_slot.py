@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 from cluster import logs, metrics
 from cluster.errors import BundleRejected, NotReady
-from cluster.storage.redaction import redact
+from cluster.redaction import redact
 from training.predictor import Predictor
 from training.registry import CHAMPION
 

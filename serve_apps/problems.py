@@ -15,7 +15,7 @@ from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
 from cluster import errors, logs
-from cluster.storage.redaction import redact
+from cluster.redaction import redact
 
 _log = logs.get(__name__)
 _MOST_ERRORS = 100  # the library can only describe all of them or none

@@ -22,13 +22,13 @@ from cluster.market import bars, gaps
 from cluster.market.instants import Instants, to_instant
 from cluster.market.intervals import Interval
 from cluster.providers.protocol import BarSource
+from cluster.redaction import redact
 from cluster.storage import known_gaps
 from cluster.storage.backfill_merge import Span
 from cluster.storage.backfill_records import JobState, Lease
 from cluster.storage.bars import write
 from cluster.storage.database import Connection
 from cluster.storage.known_gaps import Cause, Hole
-from cluster.storage.redaction import redact
 
 log = logs.get(__name__)
 

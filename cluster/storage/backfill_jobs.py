@@ -17,6 +17,7 @@ import asyncpg
 from cluster.errors import LeaseLost
 from cluster.market.intervals import Interval
 from cluster.market.symbols import Tier
+from cluster.redaction import redact
 from cluster.storage import backfill_enqueue
 from cluster.storage.backfill_merge import Span
 from cluster.storage.backfill_records import (
@@ -32,7 +33,6 @@ from cluster.storage.backfill_records import (
     status_of,
 )
 from cluster.storage.database import Connection, Database
-from cluster.storage.redaction import redact
 
 _LONGEST_SNOOZE_JITTER = timedelta(seconds=1)
 
