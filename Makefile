@@ -37,5 +37,5 @@ check: $(STAMP) ## Lint, format, types, layers
 	$(BIN)/lint-imports
 
 bench: $(STAMP) ## Run every benchmark, or one: make bench BENCH=features
-	@for name in $(or $(BENCH),features bars_write bars_write_executemany bars_rewrite bars_read); do \
+	@for name in $(or $(BENCH),features bars_write bars_write_executemany bars_rewrite bars_read up idle_memory); do \
 		$(BIN)/python -m benchmarks.$$name || exit 1; done

@@ -20,6 +20,9 @@ from cluster.storage.embedded.valkey import EmbeddedValkey
 GRACE_S = 30.0
 """For running requests and backfill jobs to end, before they are cut off."""
 
+KEPT_RUNS = 3
+"""Of so many last runs Ray's logs are kept."""
+
 
 def down(settings: Settings, console: Console) -> dict[str, float]:
     """Stop what runs of the instance in `settings.home`; how long each step took in seconds.
@@ -69,5 +72,16 @@ def _stop_rest(instance: Instance, settings: Settings) -> None:
 def _tidy(instance: Instance) -> None:
     for path in (instance.endpoints, instance.run / "ray.json"):
         path.unlink(missing_ok=True)
+    _keep_ray_logs(instance)
     for folder in (instance.metrics, instance.scratch):
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def _keep_ray_logs(instance: Instance) -> None:
+    """Ray's logs, those of the jobs among them, move to the home folder; those of older runs go."""
+    for logs in sorted(instance.scratch.glob("ray/session_2*/logs")):
+        kept = instance.logs / f"ray-{logs.parent.name.removeprefix('session_')}"
+        shutil.rmtree(kept, ignore_errors=True)
+        shutil.move(logs, kept)
+    for old in sorted(instance.logs.glob("ray-2*"))[:-KEPT_RUNS]:
+        shutil.rmtree(old, ignore_errors=True)

@@ -58,6 +58,8 @@ class Ready:
     """A started instance."""
 
     urls: dict[str, str]
+    ray_token_file: str
+    """Holds the token that the Ray dashboard asks for."""
     prediction: dict[str, Any] | None
     """The API's answer for one symbol; None when no model is served."""
     seconds: dict[str, float] = field(default_factory=dict)
@@ -111,7 +113,7 @@ class _Start:
             with self._step("HTTP API"):
                 self._seconds["HTTP API, in the background"] = serving.wait()
             prediction = self._first_prediction()
-        return Ready(self._urls(), prediction, self._seconds)
+        return Ready(self._urls(), str(self._instance.ray_token_path), prediction, self._seconds)
 
     def _look_around(self) -> None:
         if self._settings.ray_address:

@@ -1,0 +1,189 @@
+"""`finsight up`, `status`, `down` and what they promise. The tests are steps of one life, in this order."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import httpx
+import psutil
+import pytest
+
+from cluster.local.instance import Instance
+from cluster.storage.embedded.postgres import EmbeddedPostgres
+from cluster.storage.embedded.valkey import EmbeddedValkey
+from tests.system.conftest import Whole
+
+pytestmark = [pytest.mark.system, pytest.mark.slow, pytest.mark.timeout(500)]
+
+JOBS = ["evaluate", "features", "ingest", "train"]
+
+
+def interrupt_at(process: subprocess.Popen[str], words: str) -> tuple[int, str]:
+    """Press Ctrl-C when the start says these words; its exit status and what it said."""
+    assert process.stderr is not None
+    said = ""
+    for line in process.stderr:
+        said += line
+        if words in line:
+            process.send_signal(signal.SIGINT)
+            break
+    with process:
+        said += process.stderr.read()
+    return process.returncode, said
+
+
+def until(condition: Callable[[], bool], timeout_s: float = 120) -> None:
+    """Wait for what must become true."""
+    deadline = time.monotonic() + timeout_s
+    while not condition():
+        assert time.monotonic() < deadline, "it did not happen in time"
+        time.sleep(0.3)
+
+
+def is_served(finsight: Whole) -> bool:
+    answer = finsight.predict({"symbol": "SPX"})
+    return answer is not None and answer.status_code == httpx.codes.OK
+
+
+def test_a_start_goes_on_where_ctrl_c_has_stopped_it(finsight: Whole) -> None:
+    early = interrupt_at(finsight.start("up"), "PostgreSQL and Valkey")
+    late = interrupt_at(finsight.start("up"), "(final, ")
+    ready = finsight.json("up")
+
+    assert early[0] == late[0] == 130, (early, late)
+    assert "`finsight up` goes on from here" in early[1]
+    assert ready["prediction"]["model"] == {"name": "finsight-1d", "version": "1"}
+    jobs = finsight.json("jobs", "list")
+    assert sorted(job["job"] for job in jobs) == JOBS
+    assert {job["status"] for job in jobs} == {"SUCCEEDED"}
+
+
+def test_a_prediction_has_an_interval_a_coverage_level_and_a_model_version(finsight: Whole) -> None:
+    answer = finsight.json("predict", "SPX")
+
+    assert answer["lower"] < answer["mean"] < answer["upper"]
+    assert answer["coverage"] == 0.9
+    assert answer["model"] == {"name": "finsight-1d", "version": "1"}
+    assert (answer["symbol"], answer["as_of"]) == ("SPX", "2018-12-31T14:30:00Z")
+
+
+def test_a_symbol_that_nobody_knows_is_a_sentence_and_exit_status_1(finsight: Whole) -> None:
+    failed = finsight.run("predict", "NOBODY", status=1)
+
+    assert failed.stdout == ""
+    assert "NOBODY" in failed.stderr
+    assert "Traceback" not in failed.stderr
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/health", "/health/detailed", "/metrics", "/docs", "/redoc", "/openapi.json", "/models",
+        "/models/finsight-1d", "/models/finsight-1d/versions", "/stats/providers", "/ops/backfill/1",
+    ],
+)  # fmt: skip
+def test_every_path_answers(finsight: Whole, path: str) -> None:
+    answer = httpx.get(finsight.url + path, timeout=30)
+
+    assert answer.status_code == httpx.codes.OK, answer.text
+
+
+def test_status_shows_every_part_and_what_is_stored(finsight: Whole) -> None:
+    status = finsight.json("status")
+
+    assert {part["name"]: part["state"] for part in status["parts"]} == dict.fromkeys(
+        [
+            "postgres", "redis", "ray", "gateway:sample", "gateway:synthetic", "backfill:0", "mlflow",
+            "api", "model",
+        ],
+        "up",
+    )  # fmt: skip
+    assert status["contents"]["symbols"] == 2
+    assert status["contents"]["daily_bars"] == status["contents"]["feature_rows"] == 10_062
+    password = Path(finsight.home, "postgres", "password").read_text()
+    assert password not in str(status)
+
+
+def test_a_backfill_is_queued_once_and_done(finsight: Whole) -> None:
+    asked = ("backfill", "SPX", "--interval", "1d", "--from", "2010-01-01", "--to", "2010-02-01", "--wait")
+    done = finsight.json(*asked)
+
+    assert [job["state"] for job in done["jobs"]] == ["done"], done
+
+
+def test_a_second_start_changes_nothing(finsight: Whole) -> None:
+    before = {process.pid for process in finsight.instance.processes()}
+    with finsight.start("up", "--json") as other:
+        ready = finsight.json("up")
+        other.communicate(timeout=120)
+
+    assert other.returncode == 0
+    assert ready["prediction"]["model"]["version"] == "1"
+    assert before <= {process.pid for process in finsight.instance.processes()}
+    assert sorted(job["job"] for job in finsight.json("jobs", "list")) == JOBS
+
+
+def test_a_port_that_is_taken_is_an_error_that_names_who_holds_it(finsight: Whole, tmp_path: Path) -> None:
+    other = Whole(tmp_path / "other", finsight.ports)
+    failed = other.run("up", status=1)
+
+    assert f"Port {finsight.ports['API']} (the HTTP API) is taken by haproxy (pid " in failed.stderr
+    assert "FINSIGHT_API_PORT=" in failed.stderr
+    assert list(other.instance.processes()) == []
+    assert not EmbeddedPostgres(other.home).running()
+
+
+@pytest.mark.chaos
+@pytest.mark.parametrize(
+    "title",
+    ["ray::GatewayActor", "ray::BackfillActor", "ray::ServeReplica:finsight:api", "ray::ServeController"],
+)
+def test_a_killed_actor_or_replica_heals_without_a_hand(finsight: Whole, title: str) -> None:
+    killed = finsight.processes(title)
+    assert killed
+    for process in killed:
+        process.kill()
+    psutil.wait_procs(killed, timeout=30)
+
+    until(lambda: len(finsight.processes(title)) >= len(killed))
+    until(lambda: is_served(finsight))
+    until(lambda: finsight.start("status").wait(60) == 0)
+
+
+@pytest.mark.chaos
+def test_a_killed_database_and_mlflow_are_started_again_by_up_with_all_they_held(finsight: Whole) -> None:
+    held = finsight.json("status")["contents"]
+    for process in psutil.process_iter():
+        home, command = str(finsight.home), " ".join(process.cmdline() or [])
+        if (process.name() == "postgres" and home in command) or ("mlflow" in command and home in command):
+            process.kill()
+    finsight.run("status", status=1)
+    finsight.run("up")
+
+    now = finsight.json("status")["contents"]
+    assert now["daily_bars"] == held["daily_bars"]
+    assert now["predictions"] > held["predictions"] > 0
+
+
+def test_down_leaves_no_process_and_loses_nothing(finsight: Whole) -> None:
+    held = finsight.json("status")["contents"]
+    finsight.run("down")
+
+    assert list(finsight.instance.processes()) == []
+    assert not EmbeddedPostgres(finsight.home).running()
+    assert not EmbeddedValkey(finsight.home).running()
+    assert not Instance(finsight.home).scratch.exists()
+    status = finsight.json("status", status=1)
+    assert {part["state"] for part in status["parts"]} == {"down"}
+
+    ready = finsight.json("up")
+
+    assert ready["prediction"]["model"]["version"] == "1"
+    assert finsight.json("jobs", "list") == []  # nothing had to be done anew
+    now = finsight.json("status")["contents"]
+    assert now["daily_bars"] == held["daily_bars"]
+    assert now["predictions"] == held["predictions"] + 1
