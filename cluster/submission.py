@@ -85,7 +85,13 @@ class Submissions:
         self._poll_s = poll_s
         self._patience_s = patience_s
         # trust_env would send the token through a proxy, or replace it by an entry of ~/.netrc.
-        self._http = httpx.Client(base_url=self._url, headers=_authorization(), timeout=30.0, trust_env=False)
+        self._http = httpx.Client(
+            base_url=self._url,
+            headers=_authorization(),
+            timeout=30.0,
+            trust_env=False,
+            limits=httpx.Limits(max_keepalive_connections=0),  # so that there is nothing to close
+        )
 
     def submit(self, job: str, arguments: Sequence[str] = ()) -> str:
         """Start `jobs.<job>` with `arguments`, or find the one that already runs with the same; its id.
@@ -156,9 +162,8 @@ class Submissions:
                 "RAY_AUTH_MODE and RAY_AUTH_TOKEN_PATH must be those that Ray was started with"
             )
         if answer.status_code == 404:
-            raise NotReady(
-                f"Ray at {self._url} knows no {path or 'jobs'}; `finsight jobs` lists those it has"
-            )
+            wanted = path.partition("/")[0] or "jobs"
+            raise NotReady(f"Ray at {self._url} knows no {wanted}; `finsight jobs` lists those it has")
         if answer.status_code != 200:
             raise NotRunning(f"Ray's dashboard at {self._url} failed: {_last_line(answer.text)}")
         return answer.json()

@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import json
+import logging
 import os
 import signal
 import sys
@@ -19,6 +20,7 @@ from typing import Any, NoReturn, TextIO
 
 from cluster import logs, settings
 from cluster.errors import FinSightError
+from cluster.redaction import redact
 from cluster.settings import Settings
 
 STOPPED = 130
@@ -30,12 +32,17 @@ Work = Callable[[argparse.Namespace, Settings, Progress], Mapping[str, Any]]
 
 
 def run(options: argparse.Namespace, work: Work) -> NoReturn:
-    """Do the work, print its result, exit. To be called from the main thread."""
+    """Do the work, print its result, exit. To be called from the main thread.
+
+    Nothing runs after it, `atexit` neither: the work closes what it has opened.
+    """
     stop_on_sigterm()
     out = sys.stdout
     with contextlib.redirect_stdout(sys.stderr):  # whatever a library prints is talk
         status = _attempt(options, work, out)
-    sys.exit(status)
+    logging.shutdown()
+    sys.stderr.flush()
+    os._exit(status)  # `out` is flushed; taking torch and mlflow apart would cost a second or two
 
 
 def stop_on_sigterm() -> None:
@@ -65,7 +72,7 @@ def _attempt(options: argparse.Namespace, work: Work, out: TextIO) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), out.fileno())
         return 1
     except Exception as error:
-        traceback.print_exc()
+        sys.stderr.writelines(f"{redact(line)}\n" for line in traceback.format_exc().splitlines())
         return _failed(out, f"unexpected {type(error).__name__}; the log of the job has the traceback")
     return 0
 
