@@ -7,21 +7,21 @@ BIN := $(VENV)/bin
 EXTRA ?= cpu
 STAMP := $(VENV)/.installed-$(EXTRA)
 
-.PHONY: help setup run test check bench
+.PHONY: help setup run test lock check bench
 
 help: ## Say what can be made
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
 
 setup: $(STAMP) ## Make the virtual environment when it is missing
 
-$(STAMP): pyproject.toml
+$(STAMP): pyproject.toml constraints.txt
 	@echo "Setting up $(VENV) (once; later runs start at once)"
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV) || python3 -m venv $(VENV)
 	@$(BIN)/python -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))' \
 		|| { echo "FinSight needs Python 3.11; $(VENV) has another. Remove it and set PYTHON=/path/to/python3.11"; exit 1; }
 	@# torch first and by itself: afterwards nothing pulls another build of it in
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check torch==2.13.0 "uv>=0.9"
-	@$(BIN)/python -m uv pip install --quiet --python $(BIN)/python -e ".[$(EXTRA),dev]"
+	@$(BIN)/python -m uv pip install --quiet --python $(BIN)/python -c constraints.txt -e ".[$(EXTRA),dev]"
 	@touch $(STAMP)
 
 run: $(STAMP) ## Set up, then bring everything up on this machine
@@ -29,6 +29,11 @@ run: $(STAMP) ## Set up, then bring everything up on this machine
 
 test: $(STAMP) ## Run every test
 	$(BIN)/python -m pytest $(PYTEST)
+
+lock: $(STAMP) ## Write down the installed versions, after pyproject.toml has changed
+	@# what the choice of CPU or GPU decides, and the installers themselves, stay free
+	@$(BIN)/python -m uv pip freeze --quiet --exclude-editable --python $(BIN)/python \
+		| grep -vE '^(torch|xgboost|xgboost-cpu|nvidia-.*|triton|pip|setuptools|uv)==' > constraints.txt
 
 check: $(STAMP) ## Lint, format, types, layers
 	$(BIN)/ruff check .
