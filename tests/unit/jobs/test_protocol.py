@@ -38,9 +38,7 @@ def ended(work: str, home: Path) -> tuple[int, list[dict[str, object]], str]:
 
 
 def test_progress_then_the_result_and_nothing_else_on_standard_output(tmp_path: Path) -> None:
-    work = (
-        "print('a library prints'); progress(0, 'a'); progress(0, 'a'); progress(1/3, 'b'); return {'n': 2}"
-    )
+    work = "print('printed'); progress(0, 'a'); progress(0, 'a'); progress(1/3, 'b'); return {'n': 2}"
     status, said, talk = ended(work, tmp_path)
     assert status == 0
     assert said == [
@@ -69,7 +67,11 @@ def test_a_wrong_setting_is_an_error_of_the_job(tmp_path: Path) -> None:
     settings = tmp_path / "wrong.yaml"
     settings.write_text("nonsense: 1\n")
     source = JOB.format(work="return {}")
-    environment = {"FINSIGHT_CONFIG": str(settings), "PYTHONPATH": str(Path(__file__).parents[3])}
+    environment = {
+        "FINSIGHT_HOME": str(tmp_path),
+        "FINSIGHT_CONFIG": str(settings),
+        "PYTHONPATH": str(Path(__file__).parents[3]),
+    }
     done = subprocess.run(
         [sys.executable, "-c", source],
         capture_output=True,
