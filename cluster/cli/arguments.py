@@ -42,7 +42,7 @@ SymbolArgument: TypeAlias = Annotated[
 ]
 SymbolsOption: TypeAlias = Annotated[
     str | None,
-    typer.Option("--symbols", metavar="A,B", parser=symbols, help="Only these; default: all active ones."),
+    typer.Option("--symbols", metavar="A,B", parser=symbols, help="Only these; default: all."),
 ]
 IntervalOption: TypeAlias = Annotated[Interval, typer.Option("--interval", "-i", help="Length of a bar.")]
 TierOption: TypeAlias = Annotated[
