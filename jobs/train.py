@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import logging
 import tempfile
 import threading
 import time
@@ -16,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 
 from cluster import logs
-from cluster.errors import FinSightError, NotEnoughHistory
+from cluster.errors import FinSightError, NotEnoughHistory, NotRunning
 from cluster.market.intervals import Interval
 from cluster.settings import Settings
 from cluster.storage.database import Database
@@ -108,7 +109,7 @@ def configured(size: str, seed: int | None) -> TrainConfig:
 
 
 @contextmanager
-def _map_tasks(parallel: str) -> Iterator[MapTasks]:
+def _map_tasks(parallel: str, ray_address: str | None) -> Iterator[MapTasks]:
     """How the members are fitted: one after the other here, or side by side on the Ray cluster."""
     from training import train
 
@@ -119,12 +120,27 @@ def _map_tasks(parallel: str) -> Iterator[MapTasks]:
 
     from training import parallel as on_cluster
 
-    ray.init(address="auto", namespace="finsight", log_to_driver=False)
-    protocol.stop_on_sigterm()
+    _connect(ray_address or "auto")
     try:
         yield on_cluster.on_ray
     finally:
         ray.shutdown()
+
+
+def _connect(ray_address: str) -> None:
+    import ray
+
+    try:
+        ray.init(
+            address=ray_address, namespace="finsight", log_to_driver=False, logging_level=logging.WARNING
+        )
+    except (ConnectionError, RuntimeError, ValueError, ray.exceptions.RayError) as error:
+        reason = next(iter(str(error).splitlines()), "")
+        raise NotRunning(
+            f"Ray at {ray_address} cannot be reached: {reason} `finsight up` starts it; "
+            "`--parallel none` does without it"
+        ) from error
+    protocol.stop_on_sigterm()
 
 
 class _Seconds:
@@ -175,7 +191,7 @@ def work(options: argparse.Namespace, settings: Settings, progress: Progress) ->
         progress(0.02 + 0.93 * share, what)
 
     parallel = options.parallel or ("none" if size == "small" else "ray")
-    with _map_tasks(parallel) as map_tasks:
+    with _map_tasks(parallel, settings.ray_address) as map_tasks:
         made = train.fit(dataset, config, progress=trained, map_tasks=map_tasks)
     seconds.done("training")
     params = {
