@@ -78,6 +78,12 @@ class Whole:
         """What a command answers with `--json`."""
         return json.loads(self.run(*arguments, "--json", status=status).stdout)
 
+    def says_it_is_up(self) -> bool:
+        """What `status` thinks."""
+        with self.start("status") as process:
+            process.communicate(timeout=120)
+        return process.returncode == 0
+
     def processes(self, title: str) -> list[psutil.Process]:
         """Its processes whose command line starts with `title`."""
         found = []

@@ -13,6 +13,8 @@ import psutil
 import pytest
 
 from cluster.local.instance import Instance
+from cluster.local.mlflow_server import MlflowServer
+from cluster.settings import load
 from cluster.storage.embedded.postgres import EmbeddedPostgres
 from cluster.storage.embedded.valkey import EmbeddedValkey
 from tests.system.conftest import Whole
@@ -110,9 +112,9 @@ def test_status_shows_every_part_and_what_is_stored(finsight: Whole) -> None:
 
 def test_a_backfill_is_queued_once_and_done(finsight: Whole) -> None:
     asked = ("backfill", "SPX", "--interval", "1d", "--from", "2010-01-01", "--to", "2010-02-01", "--wait")
-    done = finsight.json(*asked)
+    jobs = finsight.json(*asked)
 
-    assert [job["state"] for job in done["jobs"]] == ["done"], done
+    assert [job["state"] for job in jobs] == ["done"], jobs
 
 
 def test_a_second_start_changes_nothing(finsight: Whole) -> None:
@@ -151,17 +153,18 @@ def test_a_killed_actor_or_replica_heals_without_a_hand(finsight: Whole, title: 
 
     until(lambda: len(finsight.processes(title)) >= len(killed))
     until(lambda: is_served(finsight))
-    until(lambda: finsight.start("status").wait(60) == 0)
+    until(finsight.says_it_is_up)
 
 
 @pytest.mark.chaos
 def test_a_killed_database_and_mlflow_are_started_again_by_up_with_all_they_held(finsight: Whole) -> None:
     held = finsight.json("status")["contents"]
-    for process in psutil.process_iter():
-        home, command = str(finsight.home), " ".join(process.cmdline() or [])
-        if (process.name() == "postgres" and home in command) or ("mlflow" in command and home in command):
-            process.kill()
-    finsight.run("status", status=1)
+    server = MlflowServer(finsight.instance, load()).process()
+    assert server is not None
+    server.kill()
+    postmaster = finsight.home / "postgres" / "data" / "postmaster.pid"
+    psutil.Process(int(postmaster.read_text().split()[0])).kill()
+    until(lambda: not finsight.says_it_is_up())
     finsight.run("up")
 
     now = finsight.json("status")["contents"]
