@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import tempfile
 import uuid
@@ -13,6 +14,10 @@ import pytest
 
 from cluster.storage.embedded.postgres import EmbeddedPostgres
 from cluster.storage.embedded.valkey import EmbeddedValkey
+
+# Ray runs its workers at nice 15, where a busy machine leaves them a few percent of a core: seconds of work
+# become minutes, and timeouts strike. Read by every raylet that a test starts, in this process or below it.
+os.environ.setdefault("RAY_worker_niceness", "0")
 
 
 @pytest.fixture(scope="session")
@@ -75,14 +80,23 @@ def valkey_url(servers_home: Path) -> Iterator[str]:
     server.stop()
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def ray_cluster() -> Iterator[None]:
-    """A Ray cluster of this machine; one that the test run has already is used and left running."""
+    """A Ray cluster of this machine, one for the session; tests keep apart by namespaces of their own."""
     import ray
 
-    mine = not ray.is_initialized()
-    if mine:
-        ray.init(address="local", num_cpus=2, include_dashboard=False, log_to_driver=False)
+    start_ray(tries=3)
     yield
-    if mine:
-        ray.shutdown()
+    ray.shutdown()
+
+
+def start_ray(tries: int) -> None:
+    """Ray gives its node 30 s to start and no way to change that: a busy machine may need another try."""
+    import ray
+
+    try:
+        ray.init(address="local", num_cpus=2, include_dashboard=False, log_to_driver=False)
+    except Exception as error:  # it has no type of its own
+        if tries == 1 or "timed out during startup" not in str(error):
+            raise
+        start_ray(tries - 1)

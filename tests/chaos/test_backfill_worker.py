@@ -23,6 +23,7 @@ from cluster.clock import SystemClock
 from cluster.market.bars import BAR_SCHEMA
 from cluster.market.intervals import Interval
 from cluster.providers import gateway_actor
+from cluster.providers.gateway import GatewayPolicy
 from cluster.providers.synthetic import SyntheticProvider
 from cluster.storage import bars
 from cluster.storage.backfill_jobs import BackfillQueue
@@ -34,6 +35,7 @@ pytestmark = [
     pytest.mark.ray,
     pytest.mark.postgres,
     pytest.mark.slow,
+    pytest.mark.timeout(900),
     pytest.mark.usefixtures("ray_cluster"),
 ]
 
@@ -41,8 +43,9 @@ M1 = Interval.M1
 START, END = datetime(2024, 3, 4, tzinfo=UTC), datetime(2024, 3, 4, 10, tzinfo=UTC)
 SYMBOLS = ("SYN0001", "SYN0002", "SYN0003")
 SEED = 7
-LEASE_S = 2.0
-WITHIN_S = 120.0
+LEASE_S = 3.0
+WITHIN_S = 400.0
+PATIENT = GatewayPolicy(timeout_s=WITHIN_S)
 _KNOWN = """
 INSERT INTO symbol_universe (symbol, exchange, asset_type, calendar)
 SELECT symbol, 'SYNTHETIC', 'crypto', '24/7' FROM unnest($1::text[]) AS symbol
@@ -69,15 +72,16 @@ def namespace() -> Iterator[str]:
 
 def start_worker(database_url: str, namespace: str, *, latency_s: float) -> Any:
     """A backfill actor and the gateway it asks, which takes `latency_s` for each answer."""
-    gateway_actor.start("synthetic", {"seed": SEED, "latency_s": latency_s}, namespace=namespace)
-    options = WorkerOptions(
+    options = {"seed": SEED, "latency_s": latency_s}
+    gateway_actor.start("synthetic", options, PATIENT, namespace=namespace)
+    how = WorkerOptions(
         database_url=database_url, providers=("synthetic",), concurrency=4, lease_s=LEASE_S, poll_s=0.1
     )
-    return actor.start(0, options, namespace=namespace)
+    return actor.start(0, how, namespace=namespace)
 
 
 def process_id(worker: Any) -> int:
-    pid: int = ray.get(worker.__ray_call__.remote(lambda _: os.getpid()), timeout=60)
+    pid: int = ray.get(worker.__ray_call__.remote(lambda _: os.getpid()), timeout=WITHIN_S)
     return pid
 
 
@@ -153,7 +157,7 @@ async def test_a_worker_frozen_past_its_lease_writes_nothing_afterwards(
     assert (heir.id, heir.attempt) == (job.id, 2)
 
     async def has_given_up() -> bool:
-        stats: PoolStats = await asyncio.wait_for(worker.stats.remote(), 60)
+        stats: PoolStats = await asyncio.wait_for(worker.stats.remote(), WITHIN_S)
         return stats.finished == {"T2/lease_lost": 1}
 
     await until(has_given_up)

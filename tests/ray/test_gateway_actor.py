@@ -6,7 +6,8 @@ import contextlib
 import os
 import signal
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -17,12 +18,16 @@ import ray
 from cluster import metrics
 from cluster.errors import ConfigError, InvalidSymbol, NotRunning, ProviderDown, RateLimited
 from cluster.market.intervals import Interval
+from cluster.providers import gateway_actor
 from cluster.providers.budget import Window
 from cluster.providers.gateway import GatewayPolicy
-from cluster.providers.gateway_actor import RemoteGateway, actor_name, connect, start
+from cluster.providers.gateway_actor import RemoteGateway, actor_name, connect
 from cluster.providers.synthetic import SyntheticProvider
 
 pytestmark = [pytest.mark.ray, pytest.mark.usefixtures("ray_cluster")]
+
+PATIENT = GatewayPolicy(timeout_s=240.0)
+"""So that a test on a busy machine is slow, and nothing else; each test also ends by pytest's own timeout."""
 
 START, END = datetime(2024, 3, 4, tzinfo=UTC), datetime(2024, 3, 5, tzinfo=UTC)
 
@@ -36,15 +41,26 @@ def namespace() -> Iterator[str]:
         ray.kill(ray.get_actor(actor_name("synthetic"), namespace=name), no_restart=True)
 
 
+def start(
+    namespace: str,
+    options: Mapping[str, object] | None = None,
+    policy: GatewayPolicy = PATIENT,
+    env: Mapping[str, str] | None = None,
+) -> RemoteGateway:
+    """A synthetic gateway and a handle that waits as long as it does."""
+    gateway_actor.start("synthetic", options or {}, policy, env=env, namespace=namespace)
+    return connect("synthetic", namespace=namespace, timeout_s=policy.timeout_s)
+
+
 def process_id(namespace: str) -> int:
     """The operating system's id of the process of the synthetic gateway."""
     handle: Any = ray.get_actor(actor_name("synthetic"), namespace=namespace)
-    pid: int = ray.get(handle.__ray_call__.remote(lambda _: os.getpid()), timeout=60)
+    pid: int = ray.get(handle.__ray_call__.remote(lambda _: os.getpid()), timeout=240)
     return pid
 
 
 async def test_bars_come_out_of_the_actor_as_they_are(namespace: str) -> None:
-    gateway = start("synthetic", {"seed": 7}, namespace=namespace)
+    gateway = start(namespace, {"seed": 7})
     table = await gateway.fetch("SYN0001", Interval.M1, START, END)
     assert table.equals(await SyntheticProvider(seed=7).bars("SYN0001", Interval.M1, START, END))
     stats = await gateway.stats()
@@ -52,14 +68,14 @@ async def test_bars_come_out_of_the_actor_as_they_are(namespace: str) -> None:
 
 
 async def test_a_second_start_finds_the_gateway_that_runs(namespace: str) -> None:
-    start("synthetic", {"seed": 7}, namespace=namespace)
-    await start("synthetic", {"seed": 8}, namespace=namespace).fetch("SYN0001", Interval.D1, START, END)
+    start(namespace, {"seed": 7})
+    await start(namespace, {"seed": 8}).fetch("SYN0001", Interval.D1, START, END)
     assert (await connect("synthetic", namespace=namespace).stats()).outcomes == {"bars": 1}
 
 
 async def test_errors_keep_their_type_and_facts(namespace: str) -> None:
-    policy = GatewayPolicy(budget=(Window(limit=1, seconds=3_600),))
-    gateway = start("synthetic", {}, policy, namespace=namespace)
+    policy = replace(PATIENT, budget=(Window(limit=1, seconds=3_600),))
+    gateway = start(namespace, policy=policy)
     with pytest.raises(InvalidSymbol, match="asked for 'AAPL'") as refusal:
         await gateway.fetch("AAPL", Interval.M1, START, END)
     assert type(refusal.value) is InvalidSymbol
@@ -69,7 +85,7 @@ async def test_errors_keep_their_type_and_facts(namespace: str) -> None:
 
 
 async def test_a_killed_gateway_answers_again(namespace: str) -> None:
-    gateway = start("synthetic", {"seed": 7}, namespace=namespace)
+    gateway = start(namespace, {"seed": 7})
     before = await gateway.fetch("SYN0001", Interval.H1, START, END)
     killed = process_id(namespace)
     os.kill(killed, signal.SIGKILL)
@@ -81,21 +97,21 @@ async def test_the_calls_of_the_actor_are_on_the_page_of_its_node(
     namespace: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder = {"PROMETHEUS_MULTIPROC_DIR": str(tmp_path)}
-    gateway = start("synthetic", {}, env=folder, namespace=namespace)
+    gateway = start(namespace, env=folder)
     await gateway.fetch("SYN0001", Interval.D1, START, END)
     monkeypatch.setenv(*folder.popitem())
     assert b'provider_selected_total{provider="synthetic"} 1.0' in metrics.render_page([])
 
 
 async def test_an_actor_that_does_not_answer_in_time_is_a_provider_that_is_down(namespace: str) -> None:
-    start("synthetic", {"latency_s": 60.0}, namespace=namespace)
+    start(namespace, {"latency_s": 60.0})
     gateway = connect("synthetic", namespace=namespace, timeout_s=0.2)
     with pytest.raises(ProviderDown, match=r"the gateway of provider synthetic did not answer within 0\.2 s"):
         await gateway.fetch("SYN0001", Interval.M1, START, END)
 
 
 async def test_an_actor_that_was_ended_is_a_provider_that_is_down(namespace: str) -> None:
-    gateway = start("synthetic", {}, namespace=namespace)
+    gateway = start(namespace)
     await gateway.stats()
     ray.kill(ray.get_actor(actor_name("synthetic"), namespace=namespace), no_restart=True)
     with pytest.raises(ProviderDown, match="the gateway of provider synthetic is out of reach"):
@@ -103,14 +119,14 @@ async def test_an_actor_that_was_ended_is_a_provider_that_is_down(namespace: str
 
 
 async def test_a_million_bars_travel_in_one_call(namespace: str) -> None:
-    gateway = start("synthetic", {}, namespace=namespace)
+    gateway = start(namespace)
     end = datetime(2026, 3, 5, tzinfo=UTC)
     table = await gateway.fetch("SYN0001", Interval.M1, START, end)
     assert table.num_rows == 731 * 1_440  # more than one page
 
 
 async def test_other_processes_can_use_the_gateway(namespace: str) -> None:
-    gateway = start("synthetic", {}, namespace=namespace)
+    gateway = start(namespace)
 
     @ray.remote(num_cpus=0)
     def rows(gateway: RemoteGateway) -> int:
@@ -118,7 +134,7 @@ async def test_other_processes_can_use_the_gateway(namespace: str) -> None:
 
         return len(asyncio.run(gateway.fetch("SYN0001", Interval.M1, START, END)))
 
-    assert ray.get(rows.remote(gateway), timeout=120) == 1_440
+    assert ray.get(rows.remote(gateway), timeout=240) == 1_440
 
 
 def test_a_gateway_that_was_never_started_is_not_running(namespace: str) -> None:
@@ -128,6 +144,6 @@ def test_a_gateway_that_was_never_started_is_not_running(namespace: str) -> None
 
 def test_wrong_options_are_refused_before_an_actor_is_made(namespace: str) -> None:
     with pytest.raises(ConfigError, match="sed"):
-        start("synthetic", {"sed": 1}, namespace=namespace)
+        start(namespace, {"sed": 1})
     with pytest.raises(NotRunning):
         connect("synthetic", namespace=namespace)

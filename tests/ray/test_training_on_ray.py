@@ -1,29 +1,15 @@
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import pytest
-import ray
 
 from tests.unit.training import samples
 from training import train
 from training.parallel import on_ray
 
-pytestmark = pytest.mark.ray
+pytestmark = [pytest.mark.ray, pytest.mark.usefixtures("ray_cluster")]
 
 
-@pytest.fixture(scope="module")
-def cluster() -> Iterator[None]:
-    """A Ray of our own with two CPUs, unless this process is connected to one already."""
-    mine = not ray.is_initialized()
-    if mine:
-        ray.init(address="local", num_cpus=2, include_dashboard=False, log_to_driver=False)
-    yield
-    if mine:
-        ray.shutdown()
-
-
-def test_training_side_by_side_gives_the_same_bytes_as_one_after_the_other(cluster: None) -> None:
+def test_training_side_by_side_gives_the_same_bytes_as_one_after_the_other() -> None:
     dataset = samples.dataset()
 
     assert (
@@ -32,7 +18,7 @@ def test_training_side_by_side_gives_the_same_bytes_as_one_after_the_other(clust
     )
 
 
-def test_the_error_of_a_task_reaches_the_caller(cluster: None) -> None:
+def test_the_error_of_a_task_reaches_the_caller() -> None:
     transformer = samples.TINY.transformer.model_copy(update={"patch": 5})
 
     with pytest.raises(ValueError, match="multiple of patch 5"):
