@@ -54,7 +54,10 @@ class WorkerOptions:
 
 
 class LazyGateway:
-    """The gateway of a provider, looked up when it is needed, because it may start later or anew."""
+    """The gateway of a provider, looked up when it is needed, because it may start later or anew.
+
+    Ray's handle follows an actor through its restarts, but not to another one of the same name.
+    """
 
     def __init__(self, provider: str, namespace: str) -> None:
         self._provider = provider
@@ -65,7 +68,11 @@ class LazyGateway:
         """See `Gateway.fetch`; `ProviderDown` while the gateway is not running."""
         if self._gateway is None:
             self._gateway = await self._found()
-        return await self._gateway.fetch(symbol, interval, start, end)
+        try:
+            return await self._gateway.fetch(symbol, interval, start, end)
+        except ProviderDown:
+            self._gateway = None
+            raise
 
     async def _found(self) -> gateway_actor.RemoteGateway:
         connect, provider = gateway_actor.connect, self._provider

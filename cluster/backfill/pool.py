@@ -145,6 +145,8 @@ class Pool:
         self._claimed_at_s = self._clock.monotonic_s()
         self._claimed += len(leases)
         for lease in leases:
+            if (lost := self._running.get(lease.id)) is not None:  # ours until we or the database stood still
+                await self._drop(lost)
             self._start(lease, sent_at_s)
         return len(leases)
 
@@ -195,10 +197,18 @@ class Pool:
 
     async def _give_back(self, running: _Running) -> None:
         if await self._cancelled(running):
-            with suppress(LeaseLost):
-                async with asyncio.timeout(self._call_timeout_s):
-                    await self._queue.release(running.lease)
-            self._count(running.lease, "released")
+            self._count(running.lease, await self._released(running.lease))
+
+    async def _released(self, lease: Lease) -> str:
+        try:
+            async with asyncio.timeout(self._call_timeout_s):
+                await self._queue.release(lease)
+        except LeaseLost:
+            return "lease_lost"
+        except Exception as error:  # a drain ends whatever the database does; the lease runs out by itself
+            log.warning("release_failed", job=lease.id, reason=f"{type(error).__name__}: {error}")
+            return "unsettled"
+        return "released"
 
     async def _cancelled(self, running: _Running) -> bool:
         """Stop the job; false when it had finished before."""

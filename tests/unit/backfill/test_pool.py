@@ -11,7 +11,7 @@ from uuid import uuid4
 from cluster.backfill.pool import Pool
 from cluster.backfill.worker import Result
 from cluster.clock import FakeClock
-from cluster.errors import StorageError
+from cluster.errors import FinSightError, LeaseLost, StorageError
 from cluster.market.intervals import Interval
 from cluster.storage.backfill_records import Lease
 
@@ -44,6 +44,7 @@ class FakeQueue:
         self.waiting = [lease(number) for number in range(jobs)]
         self.lost: set[int] = set()
         self.released: list[int] = []
+        self.unreleasable: dict[int, FinSightError] = {}
         self.asked: list[int] = []
         self.broken = False
 
@@ -60,6 +61,8 @@ class FakeQueue:
         return {one.id for one in leases} - self.lost
 
     async def release(self, one: Lease) -> None:
+        if one.id in self.unreleasable:
+            raise self.unreleasable[one.id]
         self.released.append(one.id)
 
 
@@ -184,3 +187,25 @@ async def test_a_job_that_cannot_even_be_settled_leaves_the_loop_alive() -> None
     queue = FakeQueue(jobs=2)
     async with running(queue, crash) as pool:
         await until(lambda: pool.stats().finished == {"T0/unsettled": 2})
+
+
+async def test_a_job_that_comes_back_to_the_worker_that_lost_it_runs_once_and_is_looked_after() -> None:
+    """After a freeze the loop may claim its own expired job before it notices that it lost it."""
+    queue, work = FakeQueue(jobs=1), Work()
+    async with running(queue, work) as pool:
+        await until(lambda: work.started == [0])
+        queue.waiting = [lease(0)]
+        await until(lambda: work.started == [0, 0])
+        assert (work.cancelled, pool.stats().running) == ([0], 1)
+        work.end.set()
+        await until(lambda: pool.stats().finished == {"T0/lease_lost": 1, "T0/done": 1})
+    assert pool.stats().running == 0
+
+
+async def test_a_drain_ends_even_when_nothing_can_be_given_back() -> None:
+    queue, work = FakeQueue(jobs=3), Work()
+    async with asyncio.timeout(30), running(queue, work) as pool:
+        await until(lambda: len(work.started) == 3)
+        queue.unreleasable = {0: LeaseLost("expired"), 1: StorageError("away")}
+    assert (sorted(work.cancelled), queue.released) == ([0, 1, 2], [2])
+    assert pool.stats().finished == {"T0/lease_lost": 1, "T0/unsettled": 1, "T0/released": 1}
