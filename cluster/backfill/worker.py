@@ -171,8 +171,9 @@ class Worker:
 
 
 def holes(expected: Instants, checked: bars.Validated, interval: Interval) -> list[Hole]:
-    """The expected bars that are not among the good ones, as ranges with their cause."""
-    good, rejected = bars.opens(checked.good), bars.opens(checked.rejected)
+    """The expected bars that are not among the good and final ones, as ranges with their cause."""
+    final = checked.good.filter(checked.good["is_final"])
+    good, rejected = bars.opens(final), bars.opens(checked.rejected)
     found = gaps.find(expected, good, interval)
     return [Hole(Span(gap.start, gap.end), _cause(gap, good, rejected)) for gap in found]
 

@@ -7,7 +7,6 @@ as `ready` may grow, and whatever else is active covers its range and stays as i
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import timedelta
 
@@ -114,13 +113,13 @@ class Rules:
 
 async def enqueue(connection: Connection, wanted: Wanted, rules: Rules) -> list[JobStatus]:
     """The jobs that cover `wanted`, new or not, in order; to be called inside a transaction."""
+    _refuse_too_long(wanted, rules)
     await connection.execute(_LOCK, wanted.symbol, str(wanted.interval))
     ready = {row["id"]: row for row in await connection.fetch(_READY, *wanted.key, *wanted.span)}
     fixed = await connection.fetch(_FIXED, *wanted.key, *wanted.span, list(ready))
     spans = {job: span_of(row) for job, row in ready.items()}
     merged = merge(wanted.span, spans, [span_of(row) for row in fixed], rules.longest(wanted.interval))
     merged = [one for one in merged if _overlap(one.span, wanted.span)]
-    _refuse_too_many(merged, rules)
     for one in merged:
         if one.jobs:
             urgent = ready[one.jobs[0]]["tier"] > wanted.tier
@@ -135,8 +134,9 @@ def _overlap(left: Span, right: Span) -> bool:
     return left.start < right.end and right.start < left.end
 
 
-def _refuse_too_many(merged: Iterable[Merge], rules: Rules) -> None:
-    count = sum(1 for one in merged if not one.jobs)
+def _refuse_too_long(wanted: Wanted, rules: Rules) -> None:
+    """Before anything is cut into pieces: a slip in a date must not become millions of them."""
+    count = -((wanted.span.start - wanted.span.end) // rules.longest(wanted.interval))  # rounded up
     if count > rules.most_jobs:
         raise InputError(
             f"the range would become {count} jobs of {rules.longest_bars} bars, more than the "

@@ -51,7 +51,7 @@ def cut(span: Span, longest: timedelta) -> list[Span]:
     pieces: list[Span] = []
     at = span.start
     while at < span.end:
-        pieces.append(Span(at, min(at + longest, span.end)))
+        pieces.append(Span(at, at + min(longest, span.end - at)))  # never past the end of the calendar
         at = pieces[-1].end
     return pieces
 

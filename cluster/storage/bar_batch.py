@@ -82,13 +82,13 @@ class Batch:
 
 
 def batches(table: pa.Table) -> list[Batch]:
-    """The bars of `table` (`BAR_SCHEMA`) by interval.
+    """The bars of `table` (`BAR_SCHEMA`) by interval, in alphabetical order.
 
     Of bars with the same key a final one wins over one that is not, then the later row wins. Raises
     `BadBars` when columns are missing or of another type, or hold nulls, NaN or unknown intervals.
     """
     rows = _conformed(table)
-    names = pc.unique(rows["interval"]).to_pylist()
+    names = sorted(pc.unique(rows["interval"]).to_pylist())
     unknown = sorted(set(names) - set(Interval))
     if unknown:
         raise BadBars(f"interval {unknown[0]!r} is unknown; expected one of {', '.join(Interval)}")

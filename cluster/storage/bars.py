@@ -82,7 +82,9 @@ async def write(connection: Connection, table: pa.Table) -> WriteResult:
         raise StorageError("bars.write needs a transaction; use `async with database.transaction()`.")
     result = WriteResult()
     if table.num_rows:
-        for batch in await asyncio.to_thread(batches, table):
+        parts = await asyncio.to_thread(batches, table)
+        await _lock(connection, parts)
+        for batch in parts:
             result += await _write(connection, batch)
     return result
 
@@ -139,16 +141,24 @@ async def opens(
     start: datetime | None = None,
     end: datetime | None = None,
 ) -> npt.NDArray[np.datetime64]:
-    """Opens of the stored bars with start <= ts < end, ascending, `datetime64[us]` in UTC."""
+    """Opens of the stored final bars with start <= ts < end, ascending, `datetime64[us]` in UTC.
+
+    A bar that is not final counts as missing: its last values have still to come.
+    """
     require_aware(start, end)
     async with opened(source) as database, database.connection() as connection:
-        rows = await fetch(connection, interval, Windows([symbol], [start], [end]), ["ts"])
-    return microseconds(rows["ts"]).view("datetime64[us]")
+        rows = await fetch(connection, interval, Windows([symbol], [start], [end]), ["marks", "ts"])
+    return microseconds(rows["ts"][rows["is_final"]]).view("datetime64[us]")
+
+
+async def _lock(connection: Connection, parts: Sequence[Batch]) -> None:
+    """All locks of a write at once and in order, so that no two writers deadlock."""
+    keys = (f"{part.interval} {symbol}" for part in parts for symbol in part.symbols)
+    stripes = {crc32(key.encode()) % _LOCK_STRIPES for key in keys}
+    await connection.execute(_LOCK, _LOCK_CLASS, sorted(stripes))
 
 
 async def _write(connection: Connection, batch: Batch) -> WriteResult:
-    stripes = {crc32(f"{batch.interval} {symbol}".encode()) % _LOCK_STRIPES for symbol in batch.symbols}
-    await connection.execute(_LOCK, _LOCK_CLASS, sorted(stripes))  # in order, so that no two writers deadlock
     spans = batch.spans()
     verdict = await asyncio.to_thread(compare, batch, spans, await _stored(connection, batch, spans))
     try:

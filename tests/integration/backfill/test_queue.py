@@ -213,6 +213,9 @@ class TestEnqueue:
             await add(queue, tier="T9")
         with pytest.raises(InputError, match="would become 6 jobs"):
             await add(queue, 0, 6)
+        first, last = datetime.min.replace(tzinfo=UTC), datetime.max.replace(tzinfo=UTC)
+        with pytest.raises(InputError, match="would become 5258964960 jobs"):  # 3 652 059 days
+            await queue.enqueue("AAPL", M1, first, last)
         assert await states(database) == []
 
 

@@ -302,3 +302,17 @@ class TestScan:
         assert [(one.start, one.end) for one in found.gaps] == [(minute(0), minute(3))]
         nothing = await scan(database, queue, BITCOIN, M1, minute(0), minute(10), now=minute(-5))
         assert (nothing.expected, nothing.jobs) == (0, ())
+
+    async def test_a_bar_that_is_not_final_is_fetched_again_but_not_all_the_time(
+        self, queue: BackfillQueue, database: Database
+    ) -> None:
+        answer = table(list(range(10)))
+        final = pa.array([number != 9 for number in range(10)])
+        answer = answer.set_column(answer.schema.get_field_index("is_final"), "is_final", final)
+        await worker(queue, {"test": Source(answer.cast(bars.BAR_SCHEMA))}).run(await leased(queue))
+        assert await database.pool.fetchval("SELECT count(*) FROM candles_intraday") == 10
+        assert await known(database) == [(9, 10, "provider_hole", 1)]
+        assert (await scan(database, queue, BITCOIN, M1, minute(0), minute(10), now=NOW)).missing == 0
+        await database.pool.execute("UPDATE known_gaps SET recheck_at = now()")
+        found = await scan(database, queue, BITCOIN, M1, minute(0), minute(10), now=NOW)
+        assert [(one.start, one.end) for one in found.gaps] == [(minute(9), minute(10))]

@@ -16,6 +16,7 @@ from cluster.storage import bars
 from cluster.storage.bars import WriteResult
 from cluster.storage.database import Database
 from tests.integration.storage.bar_tables import NOON, bar, stored, table, write
+from tests.integration.storage.conftest import EMPTY
 
 pytestmark = pytest.mark.postgres
 
@@ -355,3 +356,18 @@ async def test_any_sequence_of_writes_ends_as_if_bars_came_one_by_one(
         assert await write(database, *page) == WriteResult(inserted, revised, len(page) - inserted - revised)
     found = await bars.read_many(database, ["F", "AAPL", "BTC-USD", "^GSPC"], Interval.M1)
     assert found.drop_columns(["ingested_at"]).to_pylist() == [model[key] for key in sorted(model)]
+
+
+async def test_writers_of_several_intervals_in_any_order_do_not_deadlock(database: Database) -> None:
+    intervals = ("1m", "5m", "15m", "30m", "1h")
+
+    async def rows(shift: int) -> WriteResult:
+        turned = intervals[shift:] + intervals[:shift]
+        return await write(
+            database, *(bar(symbol, interval=one) for one in turned for symbol in ("AAPL", "MSFT"))
+        )
+
+    for _ in range(5):
+        await database.pool.execute(EMPTY)
+        results = await asyncio.gather(*(rows(shift % 5) for shift in range(15)))
+        assert sum(result.inserted for result in results) == 10

@@ -37,6 +37,8 @@ def test_what_is_covered_is_taken_out() -> None:
 
 def test_a_range_is_cut_into_pieces_of_the_longest_length() -> None:
     assert cut(span(0, 25), timedelta(minutes=10)) == [span(0, 10), span(10, 20), span(20, 25)]
+    last = Span(datetime.max.replace(tzinfo=UTC) - timedelta(hours=1), datetime.max.replace(tzinfo=UTC))
+    assert cut(last, LONG) == [last]
 
 
 def test_ready_jobs_that_the_new_range_joins_become_the_oldest_of_them() -> None:
