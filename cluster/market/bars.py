@@ -45,6 +45,7 @@ _GRID_S = {
     Interval.D1: 60,  # the session's open
 }
 _US_PER_S = 1_000_000
+_EARLIEST = np.datetime64("1900-01-01", "us")
 
 Floats = npt.NDArray[np.float64]
 Flags = npt.NDArray[np.bool_]
@@ -133,8 +134,9 @@ def validate(table: pa.Table, now: datetime) -> Validated:
     """Split `table` into valid bars and rejected rows with their reasons.
 
     Rules: prices are finite, above zero and hold low <= min(open, close) <= max(open, close) <= high;
-    volume is null or finite and >= 0; `ts` is not after `now`, and on the grid of its interval or flagged
-    `aligned = false`; (symbol, interval, ts) is unique, the first of several rows wins. Any order will do.
+    volume is null or finite and >= 0; `ts` is neither after `now` nor before 1900, and on the grid of its
+    interval or flagged `aligned = false`; (symbol, interval, ts) is unique, the first of several rows wins.
+    Any order will do.
     Raises `BadBars` when columns or types differ from `BAR_SCHEMA`.
     """
     rows = _conform(table)
@@ -150,6 +152,7 @@ def _broken_rules(rows: pa.Table, now: datetime) -> Iterator[tuple[str, Flags]]:
     yield "a required value is missing", np.logical_or.reduce(required)
     yield from _impossible_values(rows)
     yield "ts is in the future", np.greater(_instants(rows), to_instant(now))
+    yield "ts is before 1900, which a wrong unit explains", np.less(_instants(rows), _EARLIEST)
     yield from _off_grid(rows)
 
 

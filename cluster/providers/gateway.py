@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import NoReturn
 
+import numpy as np
 import pyarrow as pa
 import structlog
 
@@ -15,6 +16,7 @@ from cluster import metrics
 from cluster.clock import Clock, SystemClock
 from cluster.errors import (
     BadBars,
+    FinSightError,
     InputError,
     Malformed,
     NotEntitled,
@@ -30,6 +32,7 @@ from cluster.providers.budget import Budget, Window
 from cluster.providers.health import Health, HealthPolicy
 from cluster.providers.protocol import BarProvider
 from cluster.providers.stats import Outcome, ProviderState, ProviderStats
+from cluster.redaction import redact
 
 _log = structlog.get_logger(__name__)
 
@@ -47,6 +50,25 @@ class GatewayPolicy:
     """An interval that the plan did not include is tried again after this."""
     breaker: BreakerPolicy = field(default_factory=BreakerPolicy)
     health: HealthPolicy = field(default_factory=HealthPolicy)
+
+
+@dataclass(frozen=True, slots=True)
+class _Page:
+    good: pa.Table
+    """The valid bars in the range that was asked for."""
+    answered: int
+    """All bars of the answer."""
+    last: datetime | None
+    """Open of the last bar in the range, valid or not; the next page begins after it."""
+
+
+def _page_of(checked: bars.Validated, start: datetime, end: datetime) -> _Page:
+    good = bars.between(checked.good, start, end)
+    dated = checked.rejected.filter(checked.rejected["ts"].is_valid())
+    rejected = bars.between(dated, start, end)
+    opens = np.concatenate([bars.opens(good), bars.opens(rejected)])
+    last = to_moment(opens.max()) if len(opens) else None
+    return _Page(good, len(checked.good) + len(checked.rejected), last)
 
 
 class Gateway:
@@ -84,13 +106,11 @@ class Gateway:
         self._check(interval, start, end)
         pages, cursor, offer = [], start, self._provider.capabilities
         while cursor < end:
-            answered, page = await self._page(symbol, interval, cursor, end)
-            if not page.num_rows:
+            page = await self._page(symbol, interval, cursor, end)
+            pages.append(page.good)
+            if page.last is None or (offer.short_page_ends and page.answered < offer.page_bars):
                 break
-            pages.append(page)
-            cursor = to_moment(bars.opens(page)[-1]) + timedelta(microseconds=1)
-            if offer.short_page_ends and answered < offer.page_bars:
-                break
+            cursor = page.last + timedelta(microseconds=1)
         return bars.concat(pages)
 
     def stats(self) -> ProviderStats:
@@ -119,10 +139,7 @@ class Gateway:
         if end < start:
             raise InputError(f"the range ends at {end.isoformat()}, before its start {start.isoformat()}")
 
-    async def _page(
-        self, symbol: str, interval: Interval, start: datetime, end: datetime
-    ) -> tuple[int, pa.Table]:
-        """How many bars the provider answered, and the good ones that are in the range."""
+    async def _page(self, symbol: str, interval: Interval, start: datetime, end: datetime) -> _Page:
         async with self._slots:
             self._admit(interval)
             began_s = self._clock.monotonic_s()
@@ -134,7 +151,7 @@ class Gateway:
                 self._breaker.neutral()
                 raise
             self._answered(checked, began_s)
-            return len(checked.good) + len(checked.rejected), bars.between(checked.good, start, end)
+            return _page_of(checked, start, end)
 
     def _admit(self, interval: Interval) -> None:
         """Pass, or raise why the provider must not be asked now."""
@@ -166,6 +183,12 @@ class Gateway:
             ) from None
         except BadBars as error:
             raise Malformed(f"provider {self._provider.name}: {error}") from error
+        except FinSightError:
+            raise
+        except Exception as error:  # the breaker must hear of a client that breaks, too
+            raise Malformed(
+                f"the client of provider {self._provider.name} failed: {type(error).__name__}: {error}"
+            ) from error
         if checked.rejected.num_rows and not checked.good.num_rows:
             raise Malformed(
                 f"provider {self._provider.name}: no valid bar of {symbol} {interval} among "
@@ -183,15 +206,20 @@ class Gateway:
             self._breaker.neutral()
         if checked.rejected.num_rows:
             self._rejected += len(checked.rejected)
-            first = checked.rejected.slice(0, 1).to_pylist()[0]
+            # A number, because a ts in the wrong unit is beyond the years that Python knows.
+            ts_us, reason = checked.rejected["ts"].cast(pa.int64())[0], checked.rejected["reason"][0]
             _log.warning(
-                "bars_rejected", provider=self._provider.name, count=len(checked.rejected), first=first
+                "bars_rejected",
+                provider=self._provider.name,
+                count=len(checked.rejected),
+                first_ts_us=ts_us.as_py(),
+                first_reason=reason.as_py(),
             )
         self._count(Outcome.BARS if checked.good.num_rows else Outcome.NO_DATA, began_s, now_s)
 
     def _failed(self, error: ProviderError, interval: Interval, began_s: float) -> NoReturn:
         now_s, outcome = self._clock.monotonic_s(), Outcome.of(error)
-        self._last_error = (str(error), self._clock.now())
+        self._last_error = (redact(str(error)), self._clock.now())
         if outcome.is_failure:
             self._breaker.failure(now_s)
             self._health.record(good=False, latency_ms=(now_s - began_s) * 1_000, now_s=now_s)

@@ -82,6 +82,10 @@ def test_a_bar_that_holds_the_invariants_is_good(changes: dict[str, object]) -> 
         ({"volume": float("inf")}, "volume is negative or not finite"),
         ({"volume": float("nan")}, "volume is negative or not finite"),
         ({"ts": datetime(2024, 6, 3, 12, 1, tzinfo=UTC)}, "ts is in the future"),
+        (
+            {"ts": datetime(1899, 12, 31, 23, 59, tzinfo=UTC)},
+            "ts is before 1900, which a wrong unit explains",
+        ),
         ({"ts": datetime(2024, 6, 3, 10, 0, 17, tzinfo=UTC)}, "ts is off the grid of its interval"),
         ({"interval": "5m", "ts": datetime(2024, 6, 3, 10, 1, tzinfo=UTC)}, "ts is off the grid"),
         ({"interval": "1M"}, "interval is none of 1m, 5m, 15m, 30m, 1h, 1d"),

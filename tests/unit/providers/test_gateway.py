@@ -58,7 +58,7 @@ class Scripted:
     async def bars(self, symbol: str, interval: Interval, start: datetime, end: datetime) -> pa.Table:
         self.asked.append(start)
         answer = self._answers.pop(0)
-        if isinstance(answer, ProviderError):
+        if isinstance(answer, Exception):
             raise answer
         assert isinstance(answer, pa.Table)
         return answer
@@ -224,6 +224,37 @@ async def test_an_answer_without_a_usable_bar_is_malformed(clock: FakeClock, ans
     with pytest.raises(Malformed, match="provider scripted"):
         await fetch(gateway)
     assert gateway.stats().health_score == 0.0
+
+
+async def test_a_page_that_ends_in_bad_bars_is_not_asked_for_again(clock: FakeClock) -> None:
+    full = bars.concat([minutes(0, 1), minutes(2, high=0.5)])
+    provider = Scripted(full, minutes(3), page_bars=3)
+    assert await fetch(Gateway(provider, clock)) == [0, 1, 3]
+    assert provider.asked == [START, START + timedelta(minutes=2, microseconds=1)]
+
+
+async def test_times_in_a_wrong_unit_are_rejected_bars_and_no_crash(clock: FakeClock) -> None:
+    """Nanoseconds read as microseconds: a year that Python's calendar does not have."""
+    ts_ns = np.array([1_717_408_800 * 10**9]).astype("datetime64[us]")
+    ones = np.ones(1)
+    wrong = bars.from_columns("AAA", Interval.M1, ts_ns, ones, ones, ones, ones, None, source="scripted")
+    gateway = Gateway(Scripted(bars.concat([minutes(0), wrong])), clock)
+    assert await fetch(gateway) == [0]
+    assert gateway.stats().rejected_bars == 1
+
+
+async def test_a_client_that_breaks_is_malformed_and_opens_the_breaker(clock: FakeClock) -> None:
+    gateway = Gateway(Scripted(KeyError("chart")), clock, GatewayPolicy(breaker=BreakerPolicy(failures=1)))
+    with pytest.raises(Malformed, match="the client of provider scripted failed: KeyError: 'chart'"):
+        await fetch(gateway)
+    assert gateway.stats().state == "OPEN"
+
+
+async def test_the_last_error_is_told_without_its_key(clock: FakeClock) -> None:
+    gateway = Gateway(Scripted(ProviderDown("502 from https://x.io/bars?apikey=ABC123&symbol=AAA")), clock)
+    with pytest.raises(ProviderDown):
+        await fetch(gateway)
+    assert gateway.stats().last_error == "502 from https://x.io/bars?apikey=***&symbol=AAA"
 
 
 def sample(name: str, **labels: str) -> float:
