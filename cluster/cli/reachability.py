@@ -50,7 +50,8 @@ def _running(name: str, settings: Settings, ask: Callable[[], str]) -> Finding:
 
 def _postgres(dsn: str) -> str:
     async def look() -> str:
-        from cluster.storage.database import Database, address
+        from cluster.storage.database import Database
+        from cluster.storage.dsn import address
 
         database = await Database.open(dsn, max_size=1)
         try:

@@ -8,15 +8,17 @@ import psycopg2
 from psycopg2 import errors, sql
 
 from cluster.errors import StorageError
+from cluster.storage.dsn import require_dsn
 
 
 def ensure_database(dsn: str, name: str) -> str:
     """Make database `name` on the server of `dsn` unless it is there; returns its DSN.
 
-    StorageError when the server is out of reach or the user may not make databases.
+    ConfigError on a wrong DSN; StorageError when the server is out of reach or the user may not make
+    databases.
     """
     try:
-        connection = psycopg2.connect(dsn)
+        connection = psycopg2.connect(require_dsn(dsn))
     except psycopg2.OperationalError as error:
         raise StorageError(f"The PostgreSQL server is out of reach: {str(error).strip()}") from error
     try:

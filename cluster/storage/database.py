@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
 from typing import TypeAlias
-from urllib.parse import urlsplit
 
 import asyncpg
 from asyncpg.pool import PoolConnectionProxy
 
 from cluster.errors import ConfigError, StorageError
+from cluster.storage.dsn import address, require_dsn
 
 Connection: TypeAlias = "asyncpg.Connection[asyncpg.Record] | PoolConnectionProxy[asyncpg.Record]"
 Pool: TypeAlias = "asyncpg.Pool[asyncpg.Record]"
@@ -56,7 +56,7 @@ class Database:
             "lock_timeout": lock_timeout_s,
             "idle_in_transaction_session_timeout": idle_in_transaction_timeout_s,
         }
-        with _connecting(dsn):
+        with _connecting(require_dsn(dsn)):
             pool = await asyncpg.create_pool(
                 dsn,
                 min_size=min_size,
@@ -126,12 +126,6 @@ def _is_closed(connection: Connection) -> bool:
         return connection.is_closed()
     except asyncpg.InterfaceError:  # cut, and already taken out of the pool
         return True
-
-
-def address(dsn: str) -> str:
-    """`host:port/database` of a DSN, without user and password."""
-    parts = urlsplit(dsn)
-    return f"{parts.hostname or 'localhost'}:{parts.port or 5432}{parts.path}"
 
 
 def _session_settings(limits_s: Mapping[str, float]) -> dict[str, str]:

@@ -10,12 +10,14 @@ from pathlib import Path
 from typing import Any
 
 import psycopg2
+import psycopg2.errors
 
 from cluster.errors import StorageError
-from cluster.storage.database import CONNECT_TIMEOUT_S, address
+from cluster.storage.dsn import address, require_dsn
 
 SCHEMA = Path(__file__).parent / "schema"
 
+_CONNECT_TIMEOUT_S = 10
 _LOCK = 7_221_990_146_522_001  # one number for all FinSight programs: only one of them migrates at a time
 _NAME = re.compile(r"(\d{4})_[a-z0-9_]+\.sql")
 _LEDGER = """
@@ -40,19 +42,20 @@ class Migration:
         return sha256(self.sql.encode()).hexdigest()
 
 
-def migrate(dsn: str, folder: Path = SCHEMA) -> list[str]:
+def migrate(dsn: str, folder: Path = SCHEMA, *, lock_timeout_s: float = 120.0) -> list[str]:
     """Bring the database to the newest schema; returns the names applied, in order.
 
     Any number of processes may call it at once: one works, the others wait and find nothing to do. Each file
     is one transaction, so one that fails leaves nothing half-done. Raises `StorageError` when a file fails,
-    when an applied file has been changed since, or when the database is of a newer FinSight.
+    when an applied file has been changed since, when the database is of a newer FinSight, and when others
+    hold it for longer than `lock_timeout_s`; `ConfigError` on a wrong DSN.
     """
     migrations = available(folder)
-    connection = _connect(dsn)
+    connection = _connect(dsn, lock_timeout_s)
     try:
         connection.autocommit = True
         cursor = connection.cursor()
-        cursor.execute("SELECT pg_advisory_lock(%s)", (_LOCK,))  # ends with the connection
+        _lock(cursor)
         cursor.execute(_LEDGER)
         return _apply_missing(cursor, migrations)
     finally:
@@ -68,17 +71,24 @@ def available(folder: Path = SCHEMA) -> list[Migration]:
     return [Migration(file.stem, file.read_text()) for file in files]
 
 
-def _connect(dsn: str) -> Any:
+def _connect(dsn: str, lock_timeout_s: float) -> Any:
     try:
         return psycopg2.connect(
-            dsn,
-            connect_timeout=int(CONNECT_TIMEOUT_S),
+            require_dsn(dsn),
+            connect_timeout=_CONNECT_TIMEOUT_S,
             application_name="finsight-migrate",
-            options="-c timezone=UTC",
+            options=f"-c timezone=UTC -c lock_timeout={round(lock_timeout_s * 1_000)}ms",
         )
     except psycopg2.OperationalError as error:
         reason = str(error).strip().splitlines()[-1]
         raise StorageError(f"PostgreSQL at {address(dsn)} cannot be reached: {reason}") from error
+
+
+def _lock(cursor: Any) -> None:
+    try:
+        cursor.execute("SELECT pg_advisory_lock(%s)", (_LOCK,))  # ends with the connection
+    except psycopg2.errors.LockNotAvailable as error:
+        raise StorageError("Another program has been migrating the database for long. Try again.") from error
 
 
 def _apply_missing(cursor: Any, migrations: Sequence[Migration]) -> list[str]:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import asyncio
 from urllib.parse import urlsplit
 
 import asyncpg
@@ -7,6 +8,7 @@ import pytest
 
 from cluster.errors import ConfigError, StorageError
 from cluster.storage.database import Connection, Database
+from cluster.storage.migrate import migrate
 
 pytestmark = pytest.mark.postgres
 
@@ -52,6 +54,29 @@ async def test_a_wrong_password_is_an_error_of_the_configuration(storage_dsn: st
 async def test_an_unknown_database_is_an_error_of_the_configuration(storage_dsn: str) -> None:
     with pytest.raises(ConfigError, match='database "storage_tests_not" does not exist'):
         await Database.open(f"{storage_dsn}_not")
+
+
+@pytest.mark.parametrize(
+    "dsn",
+    [
+        "postgresql://someone:hid/den-word@127.0.0.1:1/x",  # the slash ends the host
+        "postgresql://someone:hidden-word@127.0.0.1:99999/x",
+        "postgresql://someone:hidden-word@127.0.0.1:den-word/x",
+        "postgresql://someone:hidden%zzden-word@127.0.0.1:1/x",
+        "postgres//someone:hidden-word@127.0.0.1:1/x",
+        "host=127.0.0.1 password=hidden-word",
+        "",
+    ],
+)
+async def test_an_address_with_a_slip_is_not_repeated(dsn: str) -> None:
+    for connect in (Database.open, migrate_in_a_thread):
+        with pytest.raises(ConfigError, match="Check DATABASE_URL") as caught:
+            await connect(dsn)
+        assert "den-word" not in str(caught.value)
+
+
+async def migrate_in_a_thread(dsn: str) -> list[str]:
+    return await asyncio.to_thread(migrate, dsn)
 
 
 async def test_a_dsn_that_is_none_is_an_error_of_the_configuration() -> None:

@@ -11,7 +11,7 @@ import pytest
 
 from cluster.errors import StorageError
 from cluster.storage.embedded.postgres import EmbeddedPostgres
-from cluster.storage.migrate import available, migrate
+from cluster.storage.migrate import _LOCK, available, migrate
 from tests.conftest import execute
 
 pytestmark = pytest.mark.postgres
@@ -57,6 +57,16 @@ def test_several_at_once_apply_each_migration_once(empty_database: str, folder: 
         applied = list(pool.map(lambda _: migrate(empty_database, folder), range(6)))
     assert sorted(applied) == [[]] * 5 + [["0001_first", "0002_second"]]
     assert ask(empty_database, "SELECT n FROM second") == [(7,)]
+
+
+def test_a_migration_of_another_program_is_not_waited_for_without_end(empty_database: str) -> None:
+    other = psycopg2.connect(empty_database)
+    try:
+        other.cursor().execute("SELECT pg_advisory_lock(%s)", (_LOCK,))
+        with pytest.raises(StorageError, match="Another program has been migrating"):
+            migrate(empty_database, lock_timeout_s=0.05)
+    finally:
+        other.close()
 
 
 def test_a_failed_migration_leaves_nothing_and_the_ones_before_it_stay(
