@@ -80,9 +80,12 @@ class Submissions:
     refuses the token, `NotReady` for an id that it does not know.
     """
 
-    def __init__(self, dashboard_url: str, *, poll_s: float = 0.25, patience_s: float = 60.0) -> None:
+    def __init__(
+        self, dashboard_url: str, *, poll_s: float = 0.25, patience_s: float = 60.0, start_s: float = 180.0
+    ) -> None:
         self._url = dashboard_url.rstrip("/")
         self._poll_s = poll_s
+        self._start_s = start_s
         self._patience_s = patience_s
         # trust_env would send the token through a proxy, or replace it by an entry of ~/.netrc.
         self._http = httpx.Client(

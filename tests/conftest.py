@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import sys
 import tempfile
 import uuid
 from collections.abc import Iterator
@@ -12,6 +13,7 @@ from pathlib import Path
 import psycopg2
 import pytest
 
+from cluster.local import interpreter
 from cluster.storage.embedded.postgres import EmbeddedPostgres
 from cluster.storage.embedded.valkey import EmbeddedValkey
 
@@ -81,11 +83,13 @@ def valkey_url(servers_home: Path) -> Iterator[str]:
 
 
 @pytest.fixture(scope="session")
-def ray_cluster() -> Iterator[None]:
+def ray_cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """A Ray cluster of this machine, one for the session; tests keep apart by namespaces of their own."""
     import ray
 
-    start_ray(tries=3)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, "executable", interpreter.plain(tmp_path_factory.mktemp("python")))
+        start_ray(tries=3)
     yield
     ray.shutdown()
 

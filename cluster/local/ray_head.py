@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,13 +12,16 @@ import httpx
 import psutil
 
 from cluster.errors import NotRunning
-from cluster.local import background
+from cluster.local import background, interpreter
 from cluster.local.instance import Instance, session_of
 from cluster.local.mlflow_server import MlflowServer
 from cluster.ports import free_port, free_range
 from cluster.settings import Settings
 
 _REPLICA_PORTS = 20
+
+# By default Ray's workers give way to everything else on the machine: a busy one starves gateways and API.
+_WORKERS = {"RAY_worker_niceness": "0"}
 
 
 @dataclass(frozen=True)
@@ -95,7 +97,7 @@ class RayHead:
             "Ray",
             self._command(port),
             log=log,
-            environment={**self.instance.environment(), **serve, **stores},
+            environment={**self.instance.environment(), **serve, **stores, **_WORKERS},
             ready=self.answers,
         )
         session = starting.process.pid if starting.process else 0
@@ -110,7 +112,7 @@ class RayHead:
     def _command(self, port: int) -> list[str]:
         settings = self.settings
         return [
-            sys.executable, "-m", "ray.scripts.scripts", "start", "--head",
+            interpreter.plain(self.instance.scratch), "-m", "ray.scripts.scripts", "start", "--head",
             "--disable-usage-stats",
             "--node-ip-address=127.0.0.1",
             f"--port={port}",

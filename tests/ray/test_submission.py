@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import secrets
 import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Iterator
@@ -14,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from cluster.errors import ConfigError, NotReady, NotRunning
+from cluster.local import interpreter
 from cluster.ports import free_port
 from cluster.submission import Progress, Submissions
 
@@ -42,7 +42,7 @@ def dashboard(token: Path, postgres_dsn: str, template_database: str) -> Iterato
             "FINSIGHT_HOME": folder,
         }
         command = [
-            sys.executable, "-m", "ray.scripts.scripts", "start", "--head", "--block",
+            interpreter.plain(Path(folder)), "-m", "ray.scripts.scripts", "start", "--head", "--block",
             "--disable-usage-stats", "--num-cpus=1", "--node-ip-address=127.0.0.1",
             f"--port={free_port()}", f"--dashboard-port={port}", f"--metrics-export-port={free_port()}",
             f"--ray-client-server-port={free_port()}", "--dashboard-agent-listen-port=0",

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Iterator
@@ -15,6 +14,7 @@ import httpx
 import psutil
 import pytest
 
+from cluster.local import interpreter
 from cluster.ports import free_port
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow, pytest.mark.timeout(280)]
@@ -70,7 +70,7 @@ def driver(folder: Path, served_database: str, bundle_dir: Path) -> Iterator[tup
         "METRICS_FOLDER": str(folder / "metrics"),
         "RAY_USAGE_STATS_ENABLED": "0",
     }
-    command = [sys.executable, "-m", "tests.serve.ray_driver", str(port), str(folder / "ray")]
+    command = [interpreter.plain(folder), "-m", "tests.serve.ray_driver", str(port), str(folder / "ray")]
     with (
         (folder / "driver.log").open("wb") as log,
         subprocess.Popen(
