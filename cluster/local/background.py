@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -10,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from cluster.errors import NotRunning
+from cluster.storage.embedded.process import last_lines, launch
 
 _PAUSE_S = 0.1
 
@@ -49,21 +49,4 @@ def start(
     ready: Callable[[], bool],
 ) -> Starting:
     """Start `command` with `environment` on top of ours, its output appended to `log`."""
-    with log.open("ab") as output:
-        process = subprocess.Popen(
-            list(command),
-            stdin=subprocess.DEVNULL,
-            stdout=output,
-            stderr=output,
-            cwd=log.parent,
-            start_new_session=True,  # Ctrl-C in our terminal must not reach it
-            env={**os.environ, **environment},
-        )
-    return Starting(name, log, ready, process)
-
-
-def last_lines(log: Path, count: int = 3) -> str:
-    """The end of a log as one line."""
-    if not log.exists():
-        return "(no output)"
-    return " | ".join(log.read_text(errors="replace").strip().splitlines()[-count:])
+    return Starting(name, log, ready, launch(command, log=log, environment=environment))

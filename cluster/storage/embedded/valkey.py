@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
 import time
 from pathlib import Path
@@ -11,10 +10,11 @@ import redis
 from filelock import FileLock
 
 from cluster.errors import StorageError
-from cluster.ports import free_port, is_free
-from cluster.storage.embedded.process import alive, end, installed, secret
+from cluster.ports import free_port, is_free, require_free
+from cluster.storage.embedded.process import end, installed, last_lines, launch, runs, secret
 
 EXECUTABLE = "valkey-server"
+_LOCALE = {"LC_ALL": "C.UTF-8"}
 
 
 def _binary() -> Path:
@@ -54,11 +54,15 @@ class EmbeddedValkey:
 
     def running(self) -> bool:
         """Whether the server of this folder is alive."""
-        return alive(self._pid(), EXECUTABLE)
+        return runs(self._pid(), EXECUTABLE, str(self._configuration))
 
     def url(self) -> str:
         """The server's URL, password included."""
         return f"redis://:{secret(self._folder / 'password')}@127.0.0.1:{self._read('port')}/0"
+
+    @property
+    def _configuration(self) -> Path:
+        return self._folder / "valkey.conf"
 
     def _read(self, name: str) -> int:
         try:
@@ -75,29 +79,24 @@ class EmbeddedValkey:
         return port if port and is_free(port) else 0
 
     def _launch(self) -> None:
+        if self._port:
+            require_free(self._port, "the embedded Valkey", "FINSIGHT_REDIS_PORT")
         port = self._port or self._last_port() or free_port()
-        configuration = self._folder / "valkey.conf"
-        configuration.touch(mode=0o600)
-        configuration.write_text(
+        self._configuration.touch(mode=0o600)
+        # Its paths are relative to the folder it is started in: so nothing in our path can break the syntax.
+        # The title would hide the command line by which the server is recognised.
+        self._configuration.write_text(
             f"port {port}\nbind 127.0.0.1\nrequirepass {secret(self._folder / 'password')}\n"
-            f'dir "{self._folder}"\npidfile "{self._folder / "valkey.pid"}"\nappendonly yes\n'
-            "appendfsync everysec\nmaxmemory 256mb\nmaxmemory-policy noeviction\ndaemonize no\n"
+            "pidfile valkey.pid\nset-proc-title no\nappendonly yes\nappendfsync everysec\n"
+            "maxmemory 256mb\nmaxmemory-policy noeviction\ndaemonize no\n"
         )
-        with (self._folder / "server.log").open("ab") as log:
-            process = self._process = subprocess.Popen(
-                [str(_binary()), str(configuration)],
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-                cwd=self._folder,
-                start_new_session=True,
-                env={**os.environ, "LC_ALL": "C.UTF-8"},
-            )
-        (self._folder / "valkey.pid").write_text(str(process.pid))
         (self._folder / "port").write_text(str(port))
-        self._await_ready(process)
+        log = self._folder / "server.log"
+        self._process = launch([str(_binary()), str(self._configuration)], log=log, environment=_LOCALE)
+        (self._folder / "valkey.pid").write_text(str(self._process.pid))
+        self._await_ready(self._process, log)
 
-    def _await_ready(self, process: subprocess.Popen[bytes], timeout_s: float = 20.0) -> None:
+    def _await_ready(self, process: subprocess.Popen[bytes], log: Path, timeout_s: float = 60.0) -> None:
         deadline = time.monotonic() + timeout_s
         with redis.Redis.from_url(self.url()) as client:
             while time.monotonic() < deadline and process.poll() is None:
@@ -107,5 +106,4 @@ class EmbeddedValkey:
                     time.sleep(0.02)
                 else:
                     return
-        said = (self._folder / "server.log").read_text(errors="replace").strip().splitlines()[-3:]
-        raise StorageError(f"The embedded Valkey did not start: {' | '.join(said)}")
+        raise StorageError(f"The embedded Valkey did not start: {last_lines(log)}. See {log}.")
