@@ -101,11 +101,12 @@ class _Start:
             with self._step("PostgreSQL and Valkey"):
                 mlflow_store = self._start_stores()
             ray = self._ray.start(self._stores())
-            mlflow = self._mlflow.start(mlflow_store) if mlflow_store else None
             self._announce()
             with self._step("Ray"):
                 ray.wait(RAY_TIMEOUT_S)
                 connection.connect(self._ray, self._stores())
+            # Not before: it would take a core from Ray, which more waits for
+            mlflow = self._mlflow.start(mlflow_store) if mlflow_store else None
             with self._step("gateways and backfill workers"):
                 connection.start_actors(self._settings, self._environment)
             serving = Background(lambda: service.deploy(self._settings, self._environment))

@@ -8,14 +8,16 @@ and are kept so.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
 from datetime import UTC, datetime
 from functools import cache
+from importlib.util import find_spec
+from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+from pyarrow import csv
 
-from cluster.errors import InputError, InvalidSymbol, Malformed
+from cluster.errors import ConfigError, InputError, InvalidSymbol, Malformed
 from cluster.market import bars, calendars
 from cluster.market.intervals import Interval
 from cluster.market.symbols import Instrument
@@ -27,6 +29,9 @@ _INSTRUMENTS = {
     "SPX": Instrument("SPX", "INDEX", "index", "XNYS", name="S&P 500", tier="T0"),
     "IXIC": Instrument("IXIC", "INDEX", "index", "XNYS", name="NASDAQ Composite", tier="T0"),
 }
+_AS_WRITTEN = csv.ConvertOptions(
+    column_types={"Date": pa.timestamp("s"), "Volume": pa.float64()}, timestamp_parsers=["%m/%d/%Y"]
+)
 _FIRST, _AFTER = datetime(1999, 1, 4, tzinfo=UTC), datetime(2019, 1, 1, tzinfo=UTC)
 
 
@@ -58,12 +63,18 @@ class SampleProvider:
 
 @cache
 def _history(symbol: str) -> pa.Table:
-    from arch.data import nasdaq, sp500  # loads pandas and files; only who asks for bars pays for it
-
-    load: Callable[[], object] = {"SPX": sp500.load, "IXIC": nasdaq.load}[symbol]
-    frame = pa.Table.from_pandas(load())
-    columns = {name: frame[name].to_numpy() for name in ("Open", "High", "Low", "Close", "Volume")}
+    frame = csv.read_csv(_file(symbol), convert_options=_AS_WRITTEN)
+    columns = (frame[name].to_numpy() for name in ("Open", "High", "Low", "Close", "Volume"))
     known = calendars.sessions("XNYS", _FIRST, _AFTER)
     if not np.array_equal(frame["Date"].to_numpy().astype("datetime64[D]"), known.dates):
         raise Malformed(f"the {symbol} data of the arch package does not have one row for each XNYS session")
-    return bars.from_columns(symbol, Interval.D1, known.opens, *columns.values(), source=NAME)
+    return bars.from_columns(symbol, Interval.D1, known.opens, *columns, source=NAME)
+
+
+def _file(symbol: str) -> Path:
+    """The data file inside the package, whose own code would load statsmodels: seconds, and 100 MB."""
+    found = find_spec("arch")
+    if found is None or found.origin is None:
+        raise ConfigError("The package arch, which brings the sample data, is not installed: `make setup`")
+    name = {"SPX": "sp500", "IXIC": "nasdaq"}[symbol]
+    return Path(found.origin).parent / "data" / name / f"{name}.csv.gz"
