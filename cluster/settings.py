@@ -1,7 +1,7 @@
 """All settings, read once: YAML layers, then the environment, then what the caller passes.
 
-Lowest first: the running embedded instance (`FINSIGHT_HOME/run/endpoints.json`), `configs/base.yaml`,
-`configs/<profile>.yaml`, the file named by `FINSIGHT_CONFIG`, the environment, keyword arguments.
+Lowest first: `configs/base.yaml`, `configs/<profile>.yaml`, the running embedded instance
+(`FINSIGHT_HOME/run/endpoints.json`), the file named by `FINSIGHT_CONFIG`, the environment, keyword arguments.
 """
 
 from __future__ import annotations
@@ -130,10 +130,10 @@ class Settings(BaseModel):
         "FINSIGHT_MODEL_POLL_S", 2.0, "Pause between two looks at the champion.", gt=0
     )
 
-    @field_validator("home")
+    @field_validator("home", "model_dir")
     @classmethod
-    def _absolute(cls, home: Path) -> Path:
-        return home.expanduser().resolve()
+    def _absolute(cls, folder: Path | None) -> Path | None:
+        return folder.expanduser().resolve() if folder else None
 
     @field_validator("providers", mode="before")
     @classmethod
@@ -197,27 +197,30 @@ def load(*, instance: bool = True, environ: Mapping[str, str] | None = None, **o
     Raises `ConfigError` that names key, value and source of everything that is wrong.
     """
     environ = os.environ if environ is None else environ
-    values: dict[str, Any] = {}
-    named = {"configs/base.yaml": _packaged("base")}
+    packaged = _packaged("base")
     profile = overrides.get("profile") or environ.get("FINSIGHT_PROFILE") or "development"
     if profile in ("development", "production"):
-        named[f"configs/{profile}.yaml"] = _packaged(profile)
-    if extra := environ.get("FINSIGHT_CONFIG"):
-        named[extra] = _file(Path(extra))
-    for source, layer in named.items():
-        unknown = sorted(set(layer) - set(Settings.model_fields))
-        if unknown:
-            raise ConfigError(
-                f"{source}: unknown setting {', '.join(unknown)}. See docs/reference/settings.md."
-            )
-        values |= layer
-    values |= _from_environment(environ)
-    values |= overrides
-    settings = _validated(values)
-    if instance and settings.endpoints_file.exists():
-        found = json.loads(settings.endpoints_file.read_text())
-        settings = _validated({**found, **{key: value for key, value in values.items() if value is not None}})
+        packaged |= _packaged(profile)
+    extra = environ.get("FINSIGHT_CONFIG")
+    asked = {**(_file(Path(extra)) if extra else {}), **_from_environment(environ), **overrides}
+    settings = _validated({**packaged, **asked})
+    if instance and (running := _running(settings.endpoints_file)):
+        said = {key: value for key, value in asked.items() if value is not None}
+        return _validated({**packaged, **running, **said})
     return settings
+
+
+def _running(endpoints: Path) -> dict[str, Any]:
+    """What the running instance says; nothing when none runs."""
+    try:
+        found: dict[str, Any] = json.loads(endpoints.read_text())
+    except FileNotFoundError:
+        return {}
+    except PermissionError as error:
+        raise ConfigError(
+            f"{endpoints} cannot be read: the FinSight of this FINSIGHT_HOME belongs to another user."
+        ) from error
+    return found
 
 
 def _packaged(name: str) -> dict[str, Any]:
@@ -238,6 +241,8 @@ def _mapping(text: str, source: str) -> dict[str, Any]:
         raise ConfigError(f"{source} is not valid YAML: {error}") from error
     if not isinstance(parsed, dict):
         raise ConfigError(f"{source} must hold `key: value` lines; it holds a {type(parsed).__name__}.")
+    if unknown := sorted(set(parsed) - set(Settings.model_fields)):
+        raise ConfigError(f"{source}: unknown setting {', '.join(unknown)}. See docs/reference/settings.md.")
     return parsed
 
 
@@ -270,6 +275,13 @@ def _explain(problem: Any) -> str:
     env = environment_names().get(field, name)
     shown = "(hidden)" if "key" in field else repr(problem["input"])
     return f"{field} (environment {env}) = {shown}: {problem['msg']}."
+
+
+def revealed(settings: Settings) -> dict[str, Any]:
+    """The settings as JSON types with all secrets, for a file that only their owner can read."""
+    secrets = {name: value for name, value in settings if isinstance(value, SecretStr)}
+    told = {name: value.get_secret_value() for name, value in secrets.items()}
+    return {**settings.model_dump(mode="json"), **told}
 
 
 def shown(settings: Settings) -> dict[str, Any]:

@@ -115,6 +115,8 @@ def _source(
     value = getattr(loaded, name)
     if isinstance(value, SecretStr):
         value = value.get_secret_value()
+    if isinstance(value, Path):
+        value = str(value)
     if environ.get(env):
         return "environment"
     if running.get(name) is not None and running[name] == value:

@@ -8,7 +8,7 @@ import typer
 from rich.console import Group
 
 from cluster.cli.arguments import JsonOption
-from cluster.cli.terminal import emit, facts, table
+from cluster.cli.terminal import emit, facts, table, talk
 
 
 def register(app: typer.Typer) -> None:
@@ -29,4 +29,5 @@ def status(*, as_json: JsonOption = False) -> None:
     shown = Group(parts, "", facts(found.contents)) if found.contents else parts
     emit({"ok": found.ok, **asdict(found)}, as_json=as_json, text=shown)
     if not found.ok:
+        talk("Not everything is up. `finsight up` starts what is missing.")
         raise typer.Exit(1)

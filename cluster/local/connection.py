@@ -23,6 +23,13 @@ def connect(head: RayHead, environment: Mapping[str, str]) -> None:
     ray.init(address=head.address(), namespace=NAMESPACE, log_to_driver=False, logging_level=logging.CRITICAL)
 
 
+def disconnect() -> None:
+    """End it: a driver whose Ray has gone would wait for it when it exits."""
+    import ray
+
+    ray.shutdown()
+
+
 def start_actors(settings: Settings, environment: Mapping[str, str]) -> None:
     """See `cluster.bootstrap.start_actors`."""
     from cluster import bootstrap

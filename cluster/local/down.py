@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import shutil
-
-from filelock import FileLock
+from contextlib import suppress
 
 from cluster.errors import NotRunning
 from cluster.local import connection, processes, service
 from cluster.local.console import Console, step
+from cluster.local.exclusive import exclusively
 from cluster.local.instance import Instance
 from cluster.local.mlflow_server import MlflowServer
 from cluster.local.ray_head import RayHead
@@ -33,10 +33,12 @@ def down(settings: Settings, console: Console) -> dict[str, float]:
     seconds: dict[str, float] = {}
     if not instance.run.exists():
         return seconds
-    with FileLock(instance.run / "up.lock"):
+    instance.prepare()
+    with exclusively(instance, console):
         ray = RayHead(instance, settings)
         if ray.running():
-            with step("HTTP API and backfill workers", console, seconds):
+            with step("HTTP API and backfill workers", console, seconds), suppress(Exception):
+                # Whatever prevents a gentle end, the end comes.
                 Background(lambda: _withdraw(ray, settings)).wait(GRACE_S + 15)
             with step("Ray", console, seconds):
                 _stop_ray(ray)
@@ -53,11 +55,12 @@ def _withdraw(ray_head: RayHead, settings: Settings) -> None:
     connection.connect(ray_head, {})
     service.withdraw()
     connection.drain_workers(settings, GRACE_S / 2)
+    connection.disconnect()
 
 
 def _stop_ray(ray: RayHead) -> None:
     # The raylet first and alone: it ends its workers in order. The autoscaler's monitor would sit out 20 s.
-    processes.end([process for process in ray.processes() if process.name() == "raylet"], grace_s=10)
+    processes.end(ray.named("raylet"), grace_s=10)
     processes.end(ray.remains(), grace_s=2)
 
 

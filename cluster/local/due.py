@@ -6,6 +6,8 @@ from typing import Any
 
 import httpx
 
+from cluster.errors import NotRunning
+from cluster.settings import hide_password
 from cluster.storage.database import Database
 
 FEATURE_BARS = 512
@@ -54,13 +56,20 @@ async def predictable(database: Database) -> str | None:
 
 
 def registered(mlflow_uri: str, model: str) -> tuple[bool, bool]:
-    """Whether any version of `model` is registered, and whether one is the champion."""
-    answer = httpx.get(
-        f"{mlflow_uri}/api/2.0/mlflow/registered-models/get", params={"name": model}, timeout=60
-    )
-    if answer.status_code == httpx.codes.NOT_FOUND:
-        return False, False
-    found: dict[str, Any] = answer.raise_for_status().json()["registered_model"]
+    """Whether any version of `model` is registered, and whether one is the champion.
+
+    NotRunning when MLflow gives no answer.
+    """
+    question = f"{mlflow_uri}/api/2.0/mlflow/registered-models/get"
+    try:
+        answer = httpx.get(question, params={"name": model}, timeout=60, trust_env=False)
+        if answer.status_code == httpx.codes.NOT_FOUND:
+            return False, False
+        found: dict[str, Any] = answer.raise_for_status().json()["registered_model"]
+    except (httpx.HTTPError, ValueError, KeyError) as error:
+        raise NotRunning(
+            f"MLflow at {hide_password(mlflow_uri)} does not answer as it should: {error}"
+        ) from error
     aliases = {alias["alias"] for alias in found.get("aliases", [])}
     return bool(found.get("latest_versions")), "champion" in aliases
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import tempfile
+import pwd
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +22,9 @@ from cluster.storage.embedded.process import secret
 
 MARK = "FINSIGHT_INSTANCE"
 """Environment variable that every process of an instance carries, so that none is overlooked."""
+
+TEMPORARY = Path("/tmp")  # noqa: S108 - what lies there is closed to others
+"""Not TMPDIR: every shell of the user must find the same, and it must be short."""
 
 
 @dataclass(frozen=True)
@@ -53,7 +56,7 @@ class Instance:
     @property
     def scratch(self) -> Path:
         """A folder with a short path, because Unix socket paths end at 107 characters."""
-        return Path(tempfile.gettempdir()) / f"fs-{self.mark}"
+        return TEMPORARY / f"fs-{self.mark}"
 
     @property
     def endpoints(self) -> Path:
@@ -61,17 +64,25 @@ class Instance:
         return endpoints_file(self.home)
 
     def prepare(self) -> None:
-        """Make the folders. ConfigError when one cannot be made, or another user holds the scratch folder."""
+        """Make the folders. ConfigError when one cannot be made, or belongs to another user."""
         try:
+            self._require_own()
             for folder in (self.run, self.logs, self.metrics, self.scratch):
                 folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         except OSError as error:
             raise ConfigError(
-                f"{error.filename} cannot be made: {error.strerror}. Choose another folder by FINSIGHT_HOME."
+                f"{error.filename} cannot be used: {error.strerror}. Choose another folder by FINSIGHT_HOME."
             ) from error
         found = self.scratch.lstat()
         if self.scratch.is_symlink() or found.st_uid != os.geteuid() or found.st_mode & 0o077:
             raise ConfigError(f"{self.scratch} belongs to somebody else or is open to others. Remove it.")
+
+    def _require_own(self) -> None:
+        if self.run.exists() and (owner := self.run.stat().st_uid) != os.geteuid():
+            raise ConfigError(
+                f"The FinSight in {self.home} belongs to user {_user_name(owner)}. Run this as that user, or "
+                "choose another folder by FINSIGHT_HOME."
+            )
 
     def environment(self) -> dict[str, str]:
         """What every process of the instance has in its environment."""
@@ -80,7 +91,11 @@ class Instance:
             "FINSIGHT_HOME": str(self.home),
             "RAY_AUTH_MODE": "token",
             "RAY_AUTH_TOKEN_PATH": str(self.ray_token_path),
+            "RAY_AUTH_TOKEN": "",  # one for another cluster would go before the path
             "RAY_USAGE_STATS_ENABLED": "0",
+            # Despite its name this has Ray keep to 127.0.0.1 on Linux too, as it does on other systems: no
+            # port of it is open to the network, and nothing breaks when a laptop changes its network.
+            "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
         }
 
     @property
@@ -98,16 +113,13 @@ class Instance:
 
     def write_endpoints(self, values: Mapping[str, Any]) -> None:
         """Tell other processes how the instance is reached; for its owner only, never half-written."""
-        fresh = self.endpoints.with_suffix(f".{os.getpid()}")
-        fresh.touch(mode=0o600)
-        fresh.write_text(json.dumps(values, indent=1))
-        fresh.replace(self.endpoints)
+        write_private(self.endpoints, values)
 
     def processes(self) -> Iterator[psutil.Process]:
-        """Every living process that carries the mark or works in the scratch folder, but not this one.
+        """Every living process that carries the mark, and all of its session; but not this one.
 
-        Some programs overwrite their environment when they set their title (Ray's workers do); their command
-        lines or their session tell where they belong.
+        Some programs overwrite their environment when they set their title (Ray's dashboard does); their
+        session tells where they belong.
         """
         own = {os.getpid(), *(parent.pid for parent in psutil.Process().parents())}
         marked, sessions = [], set()
@@ -126,11 +138,27 @@ class Instance:
 
     def _carries_mark(self, process: psutil.Process) -> bool:
         try:
-            return process.environ().get(MARK) == self.mark or f"{self.scratch}/" in " ".join(
-                process.cmdline()
-            )
+            return process.environ().get(MARK) == self.mark
         except (psutil.Error, OSError):
             return False
+
+
+def write_private(path: Path, values: Mapping[str, Any]) -> None:
+    """Write `values` as JSON, for the owner only; nobody sees half of it, also after a power cut."""
+    fresh = path.with_suffix(f".{os.getpid()}")
+    fresh.touch(mode=0o600)
+    with fresh.open("w") as file:
+        json.dump(values, file, indent=1)
+        file.flush()
+        os.fsync(file.fileno())
+    fresh.replace(path)
+
+
+def _user_name(uid: int) -> str:
+    try:
+        return pwd.getpwuid(uid).pw_name
+    except KeyError:
+        return str(uid)
 
 
 def session_of(process: psutil.Process) -> int | None:

@@ -49,7 +49,8 @@ class MlflowServer:
     def answers(self) -> bool:
         """Whether it can be asked."""
         try:
-            return httpx.get(f"{self.uri}/health", timeout=5).status_code == httpx.codes.OK
+            answer = httpx.get(f"{self.uri}/health", timeout=5, trust_env=False)
+            return answer.status_code == httpx.codes.OK
         except httpx.TransportError:
             return False
 

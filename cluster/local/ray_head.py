@@ -13,10 +13,10 @@ import psutil
 
 from cluster.errors import NotRunning
 from cluster.local import background, interpreter
-from cluster.local.instance import Instance, session_of
+from cluster.local.instance import Instance, session_of, write_private
 from cluster.local.mlflow_server import MlflowServer
 from cluster.ports import free_port, free_range
-from cluster.settings import Settings
+from cluster.settings import Settings, revealed
 
 _REPLICA_PORTS = 20
 
@@ -45,8 +45,19 @@ class RayHead:
 
     def running(self) -> bool:
         """Whether the two processes are alive that Ray cannot do without."""
-        names = {process.name() for process in self.processes()}
-        return {"gcs_server", "raylet"} <= names
+        return bool(self.named("gcs_server") and self.named("raylet"))
+
+    def named(self, name: str) -> list[psutil.Process]:
+        """What lives of the session that Ray was started in and has this name."""
+        return [process for process in self.processes() if _name(process) == name]
+
+    def settings_then(self) -> Settings:
+        """The settings that the Ray that runs was started with."""
+        return Settings.model_validate(self._read()["settings"])
+
+    def uses(self, stores: Mapping[str, str]) -> bool:
+        """Whether the Ray that runs was started with these stores."""
+        return bool(self._read()["stores"] == stores)
 
     def processes(self) -> list[psutil.Process]:
         """What lives of the session that Ray was started in."""
@@ -83,10 +94,16 @@ class RayHead:
             self.settings.url("dashboard") + path,
             headers={"Authorization": f"Bearer {self.instance.ray_token()}"},
             timeout=10,
+            trust_env=False,  # the token must not go through a proxy
         )
 
-    def start(self, stores: Mapping[str, str]) -> background.Starting:
-        """Start Ray unless it runs, with `stores` (DATABASE_URL and the like) in its environment."""
+    def start(
+        self, stores: Mapping[str, str], environment: Mapping[str, str], asked: Settings
+    ) -> background.Starting:
+        """Start Ray unless it runs, with `stores` (DATABASE_URL and the like) and `environment` in its own.
+
+        `asked` is what `settings_then` will answer.
+        """
         log = self.instance.logs / "ray.log"
         if self.running():
             return background.Starting("Ray", log, self.answers)
@@ -97,12 +114,18 @@ class RayHead:
             "Ray",
             self._command(port),
             log=log,
-            environment={**self.instance.environment(), **serve, **stores, **_WORKERS},
+            environment={**self.instance.environment(), **serve, **environment, **stores, **_WORKERS},
             ready=self.answers,
         )
         session = starting.process.pid if starting.process else 0
-        record = {"address": f"127.0.0.1:{port}", "session": session, "serve": serve}
-        self._file.write_text(json.dumps(record))
+        record = {
+            "address": f"127.0.0.1:{port}",
+            "session": session,
+            "serve": serve,
+            "stores": dict(stores),
+            "settings": revealed(asked),
+        }
+        write_private(self._file, record)
         return starting
 
     def _read(self) -> dict[str, Any]:
@@ -160,3 +183,11 @@ class RayHead:
             **{f"RAY_SERVE_HAPROXY_{name}": str(path) for name, path in files.items()},
             **{f"RAY_SERVE_{name}": str(free_port()) for name in ports},
         }
+
+
+def _name(process: psutil.Process) -> str | None:
+    """The name of a process; None when it has ended."""
+    try:
+        return process.name()
+    except psutil.Error:
+        return None

@@ -9,12 +9,13 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 import httpx
+from asyncpg import PostgresError
 
 from cluster import bootstrap
-from cluster.errors import FinSightError
+from cluster.errors import FinSightError, NotRunning
 from cluster.local.instance import Instance
-from cluster.local.mlflow_server import MlflowServer
 from cluster.local.ray_head import RayHead
+from cluster.redaction import redact
 from cluster.settings import Settings, hide_password
 from cluster.storage.database import Database
 
@@ -61,14 +62,14 @@ class Status:
 def status(settings: Settings) -> Status:
     """Look at every part, all at once; takes as long as the slowest, at most some ten seconds."""
     instance = Instance(settings.home)
-    ray, mlflow = RayHead(instance, settings), MlflowServer(instance, settings)
+    ray = RayHead(instance, settings)
     looks: list[Callable[[], Iterable[Part]]] = [
         lambda: [_database(settings)],
         lambda: [_redis(settings)],
         lambda: [_ray(ray, settings)],
         lambda: _actors(ray, settings),
-        lambda: [_mlflow(mlflow, settings)],
-        lambda: _api(settings),
+        lambda: [_mlflow(settings)],
+        lambda: _api(ray, settings),
     ]
     with ThreadPoolExecutor(len(looks) + 1) as pool:
         contents = pool.submit(_contents, settings)
@@ -97,16 +98,17 @@ def _ray(ray: RayHead, settings: Settings) -> Part:
     return Part("ray", "up" if ray.answers() else "degraded", where)
 
 
-def _mlflow(server: MlflowServer, settings: Settings) -> Part:
+def _mlflow(settings: Settings) -> Part:
     def ask() -> None:
-        httpx.get(f"{settings.require_mlflow_tracking_uri()}/health", timeout=_TIMEOUT_S).raise_for_status()
+        url = f"{settings.require_mlflow_tracking_uri()}/health"
+        httpx.get(url, timeout=_TIMEOUT_S, trust_env=False).raise_for_status()
 
-    return _part("mlflow", settings.mlflow_tracking_uri or server.uri, ask)
+    return _part("mlflow", settings.mlflow_tracking_uri, ask)
 
 
 def _actors(ray: RayHead, settings: Settings) -> list[Part]:
     try:
-        found = ray.actors()
+        found = ray.actors() if ray.running() else {}
     except FinSightError:
         found = {}
     parts = []
@@ -117,26 +119,32 @@ def _actors(ray: RayHead, settings: Settings) -> list[Part]:
     return parts
 
 
-def _api(settings: Settings) -> list[Part]:
+def _api(ray: RayHead, settings: Settings) -> list[Part]:
     where = settings.url("api")
     try:
-        answer = httpx.get(f"{where}/health/detailed", timeout=_TIMEOUT_S)
+        if not ray.running():  # whoever answers at our address then is not ours
+            raise NotRunning("Ray does not run")
+        answer = httpx.get(f"{where}/health/detailed", timeout=_TIMEOUT_S, trust_env=False)
         dependencies: Mapping[str, Any] = answer.json()["data"]["dependencies"]
-    except (httpx.HTTPError, ValueError, KeyError) as error:
-        return [
-            Part("api", "down", where, str(error)),
-            Part("model", "down", detail="the API does not answer"),
-        ]
+        model = _model(settings)
+    except (httpx.HTTPError, FinSightError) as error:
+        return _no_api(where, str(error))
+    except (ValueError, KeyError):
+        return _no_api(where, f"its answer has status {answer.status_code}")
     troubles = [
         f"{name} {each['state']}" for name, each in dependencies.items() if each["state"] != "connected"
     ]
     state: State = "up" if not troubles else "degraded"
-    return [Part("api", state, where, ", ".join(troubles) or None), _model(settings)]
+    return [Part("api", state, where, ", ".join(troubles) or None), model]
+
+
+def _no_api(where: str, why: str) -> list[Part]:
+    return [Part("api", "down", where, why), Part("model", "down", detail="the API does not answer")]
 
 
 def _model(settings: Settings) -> Part:
     name = settings.model_name
-    answer = httpx.get(f"{settings.url('api')}/models/{name}", timeout=_TIMEOUT_S)
+    answer = httpx.get(f"{settings.url('api')}/models/{name}", timeout=_TIMEOUT_S, trust_env=False)
     if answer.status_code != httpx.codes.OK:
         return Part("model", "down", detail=answer.json().get("detail", "no answer"))
     aliases = answer.json().get("aliases", {})
@@ -152,14 +160,14 @@ def _part(name: str, where: str | None, ask: Callable[[], object]) -> Part:
     try:
         ask()
     except Exception as error:  # whatever a client raises means the same here
-        return Part(name, "down", hide_password(where), f"{type(error).__name__}")
+        return Part(name, "down", hide_password(where), redact(str(error)) or type(error).__name__)
     return Part(name, "up", hide_password(where))
 
 
 def _contents(settings: Settings) -> dict[str, Any] | None:
     try:
         return dict(asyncio.run(_ask(settings, _CONTENTS)))
-    except FinSightError:
+    except (FinSightError, PostgresError):  # out of reach, or not migrated yet
         return None
 
 

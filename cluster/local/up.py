@@ -6,28 +6,29 @@ Every step looks first at what is there, so that a start that was interrupted an
 from __future__ import annotations
 
 import asyncio
-import json
+import os
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, TypeVar
 
 import httpx
-from filelock import FileLock, Timeout
 from pydantic import SecretStr
 
 from cluster.errors import ConfigError, NotReady
 from cluster.local import connection, due, processes, service
 from cluster.local.background import Starting
 from cluster.local.console import Console, step
+from cluster.local.exclusive import exclusively
 from cluster.local.instance import Instance
 from cluster.local.mlflow_server import DATABASE as MLFLOW_DATABASE
 from cluster.local.mlflow_server import MlflowServer
 from cluster.local.ray_head import RayHead
 from cluster.local.work import Background
 from cluster.ports import require_free
-from cluster.settings import Settings
+from cluster.settings import Settings, environment_names, load, revealed
 from cluster.storage.create import ensure_database
 from cluster.storage.database import Database
 from cluster.storage.embedded.postgres import EmbeddedPostgres
@@ -42,7 +43,6 @@ RAY_TIMEOUT_S = 120.0
 MLFLOW_TIMEOUT_S = 180.0
 FIRST_PREDICTION_TIMEOUT_S = 120.0
 _PAUSE_S = 0.2
-_PORT_FIELDS = ("api_port", "dashboard_port", "mlflow_port", "metrics_port", "port_offset")
 _PORT_NAMES = {
     "api": "the HTTP API",
     "dashboard": "the Ray dashboard",
@@ -70,20 +70,14 @@ def up(settings: Settings, console: Console) -> Ready:
     """Bring up what is not running. FinSightError when a part does not come up; the others stay up."""
     instance = Instance(settings.home)
     instance.prepare()
-    lock = FileLock(instance.run / "up.lock")
-    try:
-        lock.acquire(timeout=0)
-    except Timeout:
-        console.working("waiting for another `finsight up` or `down` of this folder")
-        lock.acquire()
-    with lock:
+    with exclusively(instance, console):
         return _Start(instance, settings, console).run()
 
 
 class _Start:
     def __init__(self, instance: Instance, settings: Settings, console: Console) -> None:
         self._instance = instance
-        self._settings = settings
+        self._asked = self._settings = settings
         self._console = console
         self._seconds: dict[str, float] = {}
 
@@ -100,7 +94,7 @@ class _Start:
             self._look_around()
             with self._step("PostgreSQL and Valkey"):
                 mlflow_store = self._start_stores()
-            ray = self._ray.start(self._stores())
+            ray = self._start_ray()
             self._announce()
             with self._step("Ray"):
                 ray.wait(RAY_TIMEOUT_S)
@@ -122,8 +116,8 @@ class _Start:
                 f"RAY_ADDRESS = {self._settings.ray_address!r}: `finsight up` starts a Ray of its own. "
                 "Unset it."
             )
-        if self._ray.running():
-            self._adopt_ports()
+        if self._ray.running() and self._instance.endpoints.exists():
+            self._adopt()
             return
         processes.end(self._ray.remains())  # half a Ray, of a start or a stop that was interrupted
         for name in ("api", "dashboard", "metrics"):
@@ -131,17 +125,18 @@ class _Start:
         if self._settings.mlflow_tracking_uri is None and self._mlflow.process() is None:
             require_free(self._settings.port("mlflow"), _PORT_NAMES["mlflow"], "FINSIGHT_MLFLOW_PORT")
 
-    def _adopt_ports(self) -> None:
-        """Keep to the ports of the running instance, unless others are asked for: that needs a new start."""
-        recorded = json.loads(self._instance.endpoints.read_text())
-        for name in _PORT_FIELDS:
-            asked, default = getattr(self._settings, name), Settings.model_fields[name].default
-            if asked not in {recorded[name], default}:
+    def _adopt(self) -> None:
+        """Keep to the settings of what runs, unless others are asked for: those need a new start."""
+        running = self._ray.settings_then()
+        default = load(instance=False, environ={}, home=self._instance.home)
+        for name, env in environment_names().items():
+            asked = getattr(self._settings, name)
+            if asked not in (getattr(running, name), getattr(default, name)):
                 raise ConfigError(
-                    f"{name} = {asked} was asked for, but FinSight of {self._instance.home} runs with "
-                    f"{recorded[name]}. Run `finsight down` first."
+                    f"FinSight of {self._instance.home} runs with another {name} ({env}) than is asked for "
+                    "now. Run `finsight down` first."
                 )
-        self._settings = self._settings.model_copy(update={name: recorded[name] for name in _PORT_FIELDS})
+        self._asked = self._settings = running
 
     def _start_stores(self) -> str | None:
         """Start what is embedded and migrate; the DSN of MLflow's store, None when MLflow is elsewhere."""
@@ -160,6 +155,12 @@ class _Start:
         )
         return store
 
+    def _start_ray(self) -> Starting:
+        stores = self._stores()
+        if self._ray.running() and not self._ray.uses(stores):
+            processes.end(self._ray.remains())  # a store has come back at another port
+        return self._ray.start(stores, _from_anywhere(os.environ), self._asked)
+
     def _stores(self) -> dict[str, str]:
         settings = self._settings
         return {
@@ -169,19 +170,7 @@ class _Start:
         }
 
     def _announce(self) -> None:
-        settings = self._settings
-        key = settings.admin_api_key
-        self._instance.write_endpoints(
-            {
-                "database_url": settings.database_url,
-                "redis_url": settings.redis_url,
-                "mlflow_tracking_uri": settings.mlflow_tracking_uri,
-                "ray_address": self._ray.address(),
-                "admin_api_key": key.get_secret_value() if key else None,
-                "host": settings.host,
-                **{name: getattr(settings, name) for name in _PORT_FIELDS},
-            }
-        )
+        self._instance.write_endpoints({**revealed(self._settings), "ray_address": self._ray.address()})
 
     @property
     def _environment(self) -> dict[str, str]:
@@ -190,22 +179,22 @@ class _Start:
 
     def _learn(self, mlflow: Starting | None) -> None:
         """From history to a registered champion: whatever of it is still to be done."""
-        if self._settings.model_dir is not None or PROVIDER not in self._settings.providers:
-            return
-        if asyncio.run(self._due(due.history)):
+        learns = self._settings.model_dir is None and PROVIDER in self._settings.providers
+        if learns and asyncio.run(self._due(due.history)):
             self._job("ingest", "--provider", PROVIDER)
-        if asyncio.run(self._due(due.features)):
+        if learns and asyncio.run(self._due(due.features)):
             self._job("features")
         with self._step("MLflow"):
             if mlflow is not None:
                 mlflow.wait(MLFLOW_TIMEOUT_S)
-            known, champion = due.registered(
-                self._settings.require_mlflow_tracking_uri(), self._settings.model_name
-            )
-        if not known:
+            known, champion = self._registered()
+        if learns and not known:
             self._job("train")
-        if not champion:
+        if learns and not champion:
             self._job("evaluate")
+
+    def _registered(self) -> tuple[bool, bool]:
+        return due.registered(self._settings.require_mlflow_tracking_uri(), self._settings.model_name)
 
     async def _due(self, question: Callable[[Database], Awaitable[_Answer]]) -> _Answer:
         database = await Database.open(self._settings.require_database_url(), max_size=1)
@@ -229,7 +218,8 @@ class _Start:
 
     def _first_prediction(self) -> dict[str, Any] | None:
         symbol = asyncio.run(self._due(due.predictable))
-        if symbol is None:
+        served = self._settings.model_dir is not None or self._registered()[1]
+        if symbol is None or not served:
             return None
         with self._step("first prediction"):
             deadline = time.monotonic() + FIRST_PREDICTION_TIMEOUT_S
@@ -239,14 +229,15 @@ class _Start:
                     found: dict[str, Any] = answer.json()
                     return found
                 if time.monotonic() > deadline:
-                    said = answer.json().get("detail", "") if answer is not None else "no answer"
+                    said = "no answer" if answer is None else f"{answer.status_code} {answer.text[:500]}"
                     raise NotReady(f"The API gave no prediction for {symbol}: {said}")
                 time.sleep(_PAUSE_S)
 
     def _predict(self, symbol: str) -> httpx.Response | None:
         body = {"symbol": symbol, "interval": "1d", "return_confidence": True}
+        url = f"{self._settings.url('api')}/predict"
         try:
-            return httpx.post(f"{self._settings.url('api')}/predict", json=body, timeout=30)
+            return httpx.post(url, json=body, timeout=30, trust_env=False)
         except httpx.TransportError:
             return None
 
@@ -261,3 +252,16 @@ class _Start:
 
     def _step(self, what: str) -> AbstractContextManager[None]:
         return step(what, self._console, self._seconds)
+
+
+def _from_anywhere(environ: Mapping[str, str]) -> dict[str, str]:
+    """What of our environment is said in relation to our folder or to a proxy, for processes elsewhere."""
+    paths = {
+        name: str(Path(environ[name]).expanduser().resolve())
+        for name in ("FINSIGHT_CONFIG", "MODEL_DIR")
+        if environ.get(name)
+    }
+    past_proxy = ",".join(
+        filter(None, (environ.get("no_proxy") or environ.get("NO_PROXY"), "127.0.0.1,localhost"))
+    )
+    return {**paths, "no_proxy": past_proxy, "NO_PROXY": past_proxy}

@@ -13,12 +13,12 @@ import pytest
 
 from cluster.errors import ConfigError
 from cluster.local.instance import MARK, Instance, ray_environment
-from cluster.settings import load
+from cluster.settings import load, revealed
 
 
 @pytest.fixture
 def instance(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Instance:
-    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    monkeypatch.setattr("cluster.local.instance.TEMPORARY", tmp_path)
     return Instance(tmp_path / "home with a space")
 
 
@@ -66,13 +66,16 @@ def test_secrets_are_made_once_and_for_their_owner_only(instance: Instance) -> N
     assert [mode(path) for path in (instance.home / "admin-key", instance.ray_token_path)] == [0o600, 0o600]
 
 
-def test_the_endpoints_are_the_lowest_layer_of_the_settings(instance: Instance) -> None:
+def test_the_running_instance_goes_before_what_is_shipped_and_after_what_is_asked(instance: Instance) -> None:
     instance.prepare()
-    instance.write_endpoints({"database_url": "postgresql://a@b/c", "api_port": 8123})
+    instance.write_endpoints(
+        {"database_url": "postgresql://a@b/c", "api_port": 8123, "providers": {"synthetic": {}}}
+    )
     environ = {"FINSIGHT_HOME": str(instance.home)}
 
     assert mode(instance.endpoints) == 0o600
     assert load(environ=environ).url("api") == "http://127.0.0.1:8123"
+    assert load(environ=environ).providers == {"synthetic": {}}
     assert load(environ={**environ, "FINSIGHT_API_PORT": "9000"}).api_port == 9000
     assert load(environ=environ, instance=False).database_url is None
 
@@ -81,8 +84,39 @@ def test_ray_is_asked_with_the_token_of_the_home(instance: Instance) -> None:
     assert ray_environment(instance.home) == {
         "RAY_AUTH_MODE": "token",
         "RAY_AUTH_TOKEN_PATH": str(instance.ray_token_path),
+        "RAY_AUTH_TOKEN": "",
         "RAY_USAGE_STATS_ENABLED": "0",
+        "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
     }
+
+
+def test_a_home_of_another_user_is_refused(instance: Instance, monkeypatch: pytest.MonkeyPatch) -> None:
+    instance.prepare()
+    mine = os.geteuid()
+    monkeypatch.setattr(os, "geteuid", lambda: mine + 1)
+
+    with pytest.raises(ConfigError, match="belongs to user"):
+        instance.prepare()
+
+
+def test_who_looks_at_its_files_is_not_one_of_its_processes(instance: Instance) -> None:
+    path = str(instance.scratch / "ray" / "gcs.log")
+    with subprocess.Popen(
+        [sys.executable, "-c", "input()", path], stdin=subprocess.PIPE, start_new_session=True
+    ) as reader:
+        found = [process.pid for process in instance.processes()]
+        reader.kill()
+
+    assert found == []
+
+
+def test_settings_come_back_from_the_endpoints_with_their_secrets(instance: Instance) -> None:
+    instance.prepare()
+    environ = {"FINSIGHT_HOME": str(instance.home), "API_KEY": "k", "MODEL_DIR": "m", "LOG_LEVEL": "debug"}
+    asked = load(environ=environ)
+    instance.write_endpoints(revealed(asked))
+
+    assert load(environ={"FINSIGHT_HOME": str(instance.home)}) == asked
 
 
 def test_its_processes_are_found_by_their_mark_and_by_the_session_they_share(instance: Instance) -> None:
