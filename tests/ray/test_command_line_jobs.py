@@ -45,7 +45,7 @@ def cluster(servers_home: Path, postgres_dsn: str, template_database: str) -> It
     instance.prepare()
     head = RayHead(instance, settings)
     try:
-        starting = head.start({"DATABASE_URL": dsn})
+        starting = head.start({"DATABASE_URL": dsn}, {}, settings)
         starting.wait(180)
         assert starting.process is not None
         starting.process.wait(60)  # what starts Ray is not Ray itself
