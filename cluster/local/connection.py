@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import logging
 import os
+import signal
+import threading
 from collections.abc import Mapping
 
 from cluster.local.ray_head import RayHead
@@ -21,6 +23,8 @@ def connect(head: RayHead, environment: Mapping[str, str]) -> None:
     from cluster.providers.gateway_actor import NAMESPACE
 
     ray.init(address=head.address(), namespace=NAMESPACE, log_to_driver=False, logging_level=logging.CRITICAL)
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)  # Ray's own handler prints a stack
 
 
 def disconnect() -> None:

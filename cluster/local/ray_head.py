@@ -110,11 +110,20 @@ class RayHead:
         port = self.settings.ray_port or free_port()
         serve = self._serve_environment()
         self.instance.ray_token()
+        # Its dashboard listens on sockets in TMPDIR, whose path must be short, and leaves files there.
+        temporary = {"TMPDIR": str(self.instance.scratch)}
         starting = background.start(
             "Ray",
             self._command(port),
             log=log,
-            environment={**self.instance.environment(), **serve, **environment, **stores, **_WORKERS},
+            environment={
+                **self.instance.environment(),
+                **serve,
+                **environment,
+                **stores,
+                **temporary,
+                **_WORKERS,
+            },
             ready=self.answers,
         )
         session = starting.process.pid if starting.process else 0
@@ -137,6 +146,7 @@ class RayHead:
         return [
             interpreter.plain(self.instance.scratch), "-m", "ray.scripts.scripts", "start", "--head",
             "--disable-usage-stats",
+            "--log-color=false",
             "--node-ip-address=127.0.0.1",
             f"--port={port}",
             f"--dashboard-host={settings.host}",

@@ -18,7 +18,7 @@ def deploy(settings: Settings, env: Mapping[str, str]) -> None:
     from ray import serve
     from ray.serve.schema import ApplicationStatus, LoggingConfig
 
-    logging.getLogger("ray.serve").setLevel(logging.WARNING)  # ours; replicas keep their own
+    _quieten()
     serve.start(
         proxy_location="HeadOnly",
         http_options={"host": settings.host, "port": settings.port("api")},
@@ -36,4 +36,9 @@ def withdraw() -> None:
     """Stop the API after its running requests are answered."""
     from ray import serve
 
+    _quieten()
     serve.shutdown()  # type: ignore[no-untyped-call]
+
+
+def _quieten() -> None:
+    logging.getLogger("ray.serve").setLevel(logging.WARNING)  # ours; replicas keep their own
