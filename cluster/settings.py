@@ -204,21 +204,26 @@ def load(*, instance: bool = True, environ: Mapping[str, str] | None = None, **o
     extra = environ.get("FINSIGHT_CONFIG")
     asked = {**(_file(Path(extra)) if extra else {}), **_from_environment(environ), **overrides}
     settings = _validated({**packaged, **asked})
-    if instance and (running := _running(settings.endpoints_file)):
+    if instance and (running := running_instance(settings.endpoints_file)):
         said = {key: value for key, value in asked.items() if value is not None}
         return _validated({**packaged, **running, **said})
     return settings
 
 
-def _running(endpoints: Path) -> dict[str, Any]:
-    """What the running instance says; nothing when none runs."""
+def running_instance(endpoints: Path) -> dict[str, Any]:
+    """What the instance says in its file `endpoints`; nothing when none runs."""
     try:
         found: dict[str, Any] = json.loads(endpoints.read_text())
-    except FileNotFoundError:
+    except (
+        FileNotFoundError,
+        NotADirectoryError,
+        ValueError,
+    ):  # broken by hand: `finsight up` writes it anew
         return {}
-    except PermissionError as error:
+    except OSError as error:
         raise ConfigError(
-            f"{endpoints} cannot be read: the FinSight of this FINSIGHT_HOME belongs to another user."
+            f"{endpoints} cannot be read: {error.strerror}. Choose another folder by FINSIGHT_HOME, or "
+            "run this as the user of that one."
         ) from error
     return found
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -100,7 +99,7 @@ def described(loaded: Settings, environ: Mapping[str, str]) -> list[Setting]:
     from cluster import settings
 
     values = settings.shown(loaded)
-    running = _running(loaded.endpoints_file)
+    running = settings.running_instance(loaded.endpoints_file)
     return [
         Setting(name, values[name], env, _source(name, env, loaded, running, environ))
         for name, env in settings.environment_names().items()
@@ -127,10 +126,3 @@ def _source(
 
 def _absolute(default: object) -> object:
     return default.resolve() if isinstance(default, Path) else default
-
-
-def _running(endpoints: Path) -> Mapping[str, Any]:
-    if not endpoints.exists():
-        return {}
-    found: Mapping[str, Any] = json.loads(endpoints.read_text())
-    return found

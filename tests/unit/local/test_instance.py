@@ -110,6 +110,18 @@ def test_who_looks_at_its_files_is_not_one_of_its_processes(instance: Instance) 
     assert found == []
 
 
+@pytest.mark.parametrize("written", ["", "{half", None])
+def test_endpoints_that_say_nothing_are_no_instance(written: str | None, tmp_path: Path) -> None:
+    home = tmp_path / "home"
+    if written is None:
+        home.touch()  # not even a folder
+    else:
+        (home / "run").mkdir(parents=True)
+        (home / "run" / "endpoints.json").write_text(written)
+
+    assert load(environ={"FINSIGHT_HOME": str(home)}).database_url is None
+
+
 def test_settings_come_back_from_the_endpoints_with_their_secrets(instance: Instance) -> None:
     instance.prepare()
     environ = {"FINSIGHT_HOME": str(instance.home), "API_KEY": "k", "MODEL_DIR": "m", "LOG_LEVEL": "debug"}
