@@ -143,6 +143,8 @@ def _no_api(where: str, why: str) -> list[Part]:
 
 
 def _model(settings: Settings) -> Part:
+    if settings.model_dir is not None:
+        return Part("model", "up", detail=f"the bundle in {settings.model_dir}")
     name = settings.model_name
     answer = httpx.get(f"{settings.url('api')}/models/{name}", timeout=_TIMEOUT_S, trust_env=False)
     if answer.status_code != httpx.codes.OK:

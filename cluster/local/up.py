@@ -116,6 +116,9 @@ class _Start:
                 f"RAY_ADDRESS = {self._settings.ray_address!r}: `finsight up` starts a Ray of its own. "
                 "Unset it."
             )
+        bundle = self._settings.model_dir
+        if bundle and not (bundle / "manifest.json").is_file():
+            raise ConfigError(f"MODEL_DIR = {bundle} holds no model: there is no manifest.json in it.")
         if self._ray.running() and self._instance.endpoints.exists():
             self._adopt()
             return
