@@ -284,9 +284,14 @@ def _explain(problem: Any) -> str:
 
 def revealed(settings: Settings) -> dict[str, Any]:
     """The settings as JSON types with all secrets, for a file that only their owner can read."""
-    secrets = {name: value for name, value in settings if isinstance(value, SecretStr)}
-    told = {name: value.get_secret_value() for name, value in secrets.items()}
-    return {**settings.model_dump(mode="json"), **told}
+    # Not by model_dump, which turns a Ctrl-C in its midst into an error of its own.
+    return {name: _revealed(value) for name, value in settings}
+
+
+def _revealed(value: Any) -> Any:
+    if isinstance(value, SecretStr):
+        return value.get_secret_value()
+    return str(value) if isinstance(value, Path) else value
 
 
 def shown(settings: Settings) -> dict[str, Any]:
