@@ -1,26 +1,32 @@
 .DEFAULT_GOAL := help
 SHELL := /bin/bash
 PYTHON ?= python3.11
-VENV := .venv
+EXTRA ?= cpu
+# Environments of their own: the two builds of xgboost share their files.
+VENV := $(if $(filter gpu,$(EXTRA)),.venv-gpu,.venv)
+TORCH := $(if $(filter gpu,$(EXTRA)),auto,cpu)
 # Not the absolute path: a checkout may lie in a folder with spaces.
 BIN := $(VENV)/bin
-EXTRA ?= cpu
-STAMP := $(VENV)/.installed-$(EXTRA)
+STAMP := $(VENV)/.installed
 
 .PHONY: help setup run test lock check bench
 
 help: ## Say what can be made
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
 
-setup: $(STAMP) ## Make the virtual environment when it is missing
+setup: $(STAMP) ## Make the virtual environment when it is missing (EXTRA=gpu: CUDA, in .venv-gpu)
 
 $(STAMP): pyproject.toml constraints.txt
 	@echo "Setting up $(VENV) (once; later runs start at once)"
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV) || python3 -m venv $(VENV)
 	@$(BIN)/python -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))' \
 		|| { echo "FinSight needs Python 3.11; $(VENV) has another. Remove it and set PYTHON=/path/to/python3.11"; exit 1; }
-	@# torch first and by itself: afterwards nothing pulls another build of it in
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check torch==2.13.0 "uv>=0.9"
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check "uv>=0.9"
+	@# torch first and by itself: afterwards nothing pulls another build of it in. Its builds for one kind of
+	@# hardware have an index of their own; behind a mirror that lacks it, the mirror's build is taken.
+	@UV_HTTP_RETRIES=0 $(BIN)/python -m uv pip install --quiet --python $(BIN)/python \
+		--torch-backend=$(TORCH) torch==2.13.0 2>/dev/null \
+		|| $(BIN)/python -m pip install --quiet --disable-pip-version-check torch==2.13.0
 	@$(BIN)/python -m uv pip install --quiet --python $(BIN)/python -c constraints.txt -e ".[$(EXTRA),dev]"
 	@touch $(STAMP)
 

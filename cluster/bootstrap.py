@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from cluster.backfill import actor as backfill
 from cluster.backfill.actor import WorkerOptions
 from cluster.providers import gateway_actor
+from cluster.providers.gateway import GatewayPolicy
 from cluster.settings import Settings
 
 
@@ -17,7 +18,7 @@ def start_actors(settings: Settings, env: Mapping[str, str]) -> list[str]:
     `env` is the environment of the actors' processes. ConfigError when a provider's options are wrong.
     """
     for provider, options in settings.providers.items():
-        gateway_actor.start(provider, options, env=env)
+        gateway_actor.start(provider, options, gateway_policy(settings), env=env)
     for index in range(settings.backfill_workers):
         backfill.start(index, worker_options(settings), env=env)
     return actor_names(settings)
@@ -27,6 +28,11 @@ def actor_names(settings: Settings) -> list[str]:
     """The names of all actors that `start_actors` starts."""
     gateways = [gateway_actor.actor_name(provider) for provider in settings.providers]
     return gateways + [backfill.actor_name(index) for index in range(settings.backfill_workers)]
+
+
+def gateway_policy(settings: Settings) -> GatewayPolicy:
+    """What the settings say about gateways."""
+    return GatewayPolicy(timeout_s=settings.provider_timeout_s)
 
 
 def worker_options(settings: Settings) -> WorkerOptions:

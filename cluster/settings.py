@@ -67,7 +67,9 @@ class Settings(BaseModel):
     )
 
     host: str = _setting(
-        "FINSIGHT_HOST", "127.0.0.1", "Address that the API, the Ray dashboard and MLflow bind."
+        "FINSIGHT_HOST",
+        "127.0.0.1",
+        "Address that the API and the Ray dashboard bind; MLflow, which knows no key, stays on 127.0.0.1.",
     )
     port_offset: int = _setting(
         "FINSIGHT_PORT_OFFSET",
@@ -90,7 +92,9 @@ class Settings(BaseModel):
         ge=80 * 1024 * 1024,
     )
 
-    api_key: SecretStr | None = _setting("API_KEY", None, "A key with the scopes `read` and `predict`.")
+    api_key: SecretStr | None = _setting(
+        "API_KEY", None, "A key that is known but may not write; reads and predictions need none yet."
+    )
     admin_api_key: SecretStr | None = _setting(
         "ADMIN_API_KEY", None, "A key with every scope; unset: the embedded profile makes one and keeps it."
     )
@@ -157,7 +161,8 @@ class Settings(BaseModel):
 
     def url(self, name: Literal["api", "dashboard", "mlflow"]) -> str:
         """Where this machine reaches part `name`."""
-        host = "127.0.0.1" if self.host == "0.0.0.0" else self.host  # noqa: S104 - compared, not bound
+        here = self.host == "0.0.0.0" or name == "mlflow"  # noqa: S104 - compared, not bound
+        host = "127.0.0.1" if here else self.host
         return f"http://{host}:{self.port(name)}"
 
     @property

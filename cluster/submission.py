@@ -16,6 +16,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, TypeVar
 
 import httpx
@@ -81,8 +82,16 @@ class Submissions:
     """
 
     def __init__(
-        self, dashboard_url: str, *, poll_s: float = 0.25, patience_s: float = 60.0, start_s: float = 180.0
+        self,
+        dashboard_url: str,
+        *,
+        environment: Mapping[str, str] = MappingProxyType({}),
+        poll_s: float = 0.25,
+        patience_s: float = 60.0,
+        start_s: float = 180.0,
     ) -> None:
+        """`environment` is for the jobs, on top of what Ray was started with."""
+        self._environment = dict(environment)
         self._url = dashboard_url.rstrip("/")
         self._poll_s = poll_s
         self._start_s = start_s
@@ -112,6 +121,7 @@ class Submissions:
             # exec: the stop signal reaches the job and not a shell in front of it
             "entrypoint": f"exec {shlex.join([sys.executable, '-m', f'jobs.{job}', *arguments])}",
             "metadata": {"finsight_job": job, "arguments": quoted},
+            "runtime_env": {"env_vars": self._environment},
         }
         return str(self._patiently(lambda: self._ask("POST", "", json=request))["submission_id"])
 

@@ -16,7 +16,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cluster.errors import BundleRejected, ConfigError, ModelNotFound, NotRunning
+from cluster import settings
+from cluster.errors import BundleRejected, ModelNotFound, NotRunning
 from training import bundle, predictor, registered
 from training.predictor import Predictor
 from training.registered import ModelVersion, RegisteredModel
@@ -119,20 +120,19 @@ def load(
 ) -> Predictor:
     """Load a bundle directory, or a registered model by alias or version number.
 
-    Registered files are downloaded once into `cache_dir` (default: `models` under FINSIGHT_HOME) and verified
-    at every load; a damaged copy is downloaded once more. ModelNotFound when there is no such model,
-    BundleRejected when its files are not what was registered, NotRunning when MLflow does not answer.
+    Without `tracking_uri` the settings name the registry, that of a running instance for example. Registered
+    files are downloaded once into `cache_dir` (default: `models` under FINSIGHT_HOME) and verified at every
+    load; a damaged copy is downloaded once more. ModelNotFound when there is no such model, BundleRejected
+    when its files are not what was registered, NotRunning when MLflow does not answer, ConfigError when no
+    setting names a registry.
     """
     path = Path(name_or_path)
     if path.is_dir():
         return predictor.load(path, feature_digest=feature_digest)
     name = str(name_or_path)
-    uri = tracking_uri or os.environ.get("MLFLOW_TRACKING_URI")
-    if not uri:
-        raise ConfigError(
-            f"{name} is no directory, and MLFLOW_TRACKING_URI does not say where it is registered"
-        )
-    cache = cache_dir or Path(os.environ.get("FINSIGHT_HOME", ".finsight")) / "models"
+    instance = settings.load()
+    uri = tracking_uri or instance.require_mlflow_tracking_uri()
+    cache = cache_dir or instance.home / "models"
     with _client(uri, f"model {name} ({alias_or_version})") as client:
         found = _find(client, name, alias_or_version)
         directory = _cached(found, cache)

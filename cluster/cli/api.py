@@ -86,16 +86,13 @@ class Api:
         return {"X-API-Key": key.get_secret_value()} if key else {}
 
     def _admin_headers(self) -> dict[str, str]:
-        from cluster.local.instance import admin_key
-
-        given = self._settings.admin_api_key
-        key = given.get_secret_value() if given else admin_key(self._settings.home)
-        if not key:
+        key = self._settings.admin_api_key
+        if key is None:
             raise ConfigError(
                 "This needs an administrator's key: set ADMIN_API_KEY. `finsight up` makes one for its own "
-                f"instance, but there is none in {self._settings.home} (FINSIGHT_HOME)."
+                f"instance, but none runs in {self._settings.home} (FINSIGHT_HOME)."
             )
-        return {"X-API-Key": key}
+        return {"X-API-Key": key.get_secret_value()}
 
 
 def refusal(status: int, problem: Mapping[str, Any]) -> FinSightError:

@@ -29,16 +29,17 @@ Shown: TypeAlias = Callable[[Result], RenderableType]
 
 def submissions(settings: Settings | None = None) -> Submissions:
     """The jobs of the cluster that the settings name."""
-    from cluster.local.instance import ray_environment
+    from cluster.local.instance import Instance, ray_environment
     from cluster.settings import load
     from cluster.submission import Submissions
 
     settings = settings or load()
     environment = ray_environment(settings.home)
-    if Path(environment["RAY_AUTH_TOKEN_PATH"]).exists():
-        for name, value in environment.items():
-            os.environ.setdefault(name, value)  # who set one means another cluster
-    return Submissions(settings.url("dashboard"))
+    if not Path(environment["RAY_AUTH_TOKEN_PATH"]).exists():
+        return Submissions(settings.url("dashboard"))
+    for name, value in environment.items():
+        os.environ.setdefault(name, value)  # who set one means another cluster
+    return Submissions(settings.url("dashboard"), environment=Instance(settings.home).work_environment())
 
 
 def options(**given: object) -> list[str]:

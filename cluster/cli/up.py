@@ -44,6 +44,7 @@ def up(*, port_offset: PortOffset = None, as_json: JsonOption = False) -> None:
         talk("\nInterrupted. `finsight up` goes on from here, `finsight down` stops what was started.")
         raise
     emit(asdict(ready), as_json=as_json, text=_text(ready.urls, ready.prediction))
+    talk(f"Writing over HTTP needs the key in {ready.admin_key_file}.")
     talk(f"The Ray dashboard asks for the token in {ready.ray_token_file}.")
     talk("`finsight status` shows every part, `finsight down` stops all of it.")
 

@@ -98,6 +98,10 @@ class Instance:
             "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
         }
 
+    def work_environment(self) -> dict[str, str]:
+        """For actors, replicas and jobs. Ray's own processes must not have it: they would count there too."""
+        return {"PROMETHEUS_MULTIPROC_DIR": str(self.metrics)}
+
     @property
     def ray_token_path(self) -> Path:
         """The file with the token that Ray's dashboard and ports ask for."""
@@ -107,9 +111,14 @@ class Instance:
         """Ray's token, made on the first call."""
         return secret(self.ray_token_path)
 
+    @property
+    def admin_key_path(self) -> Path:
+        """The file with the API's admin key; it outlives the instance."""
+        return self.home / "admin-key"
+
     def admin_key(self) -> str:
         """The API's admin key, made on the first call and kept."""
-        return secret(self.home / "admin-key")
+        return secret(self.admin_key_path)
 
     def write_endpoints(self, values: Mapping[str, Any]) -> None:
         """Tell other processes how the instance is reached; for its owner only, never half-written."""
@@ -173,9 +182,3 @@ def ray_environment(home: Path) -> dict[str, str]:
     """What must be in the environment before `ray` is imported to talk to the instance of `home`."""
     environment = Instance(home).environment()
     return {name: value for name, value in environment.items() if name.startswith("RAY_")}
-
-
-def admin_key(home: Path) -> str | None:
-    """The admin key of the instance of `home`; None when it never made one."""
-    path = home / "admin-key"
-    return path.read_text() if path.exists() else None

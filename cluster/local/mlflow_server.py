@@ -79,7 +79,7 @@ class MlflowServer:
             sys.executable, "-m", "mlflow", "server",
             "--artifacts-destination", self._artifacts,
             "--serve-artifacts",
-            "--host", self.settings.host,
+            "--host", "127.0.0.1",  # it knows no key
             "--port", str(self.settings.port("mlflow")),
             "--workers", "1",
         ]  # fmt: skip

@@ -58,6 +58,8 @@ class Ready:
     """A started instance."""
 
     urls: dict[str, str]
+    admin_key_file: str
+    """Holds the key for writing over HTTP, unless ADMIN_API_KEY set another."""
     ray_token_file: str
     """Holds the token that the Ray dashboard asks for."""
     prediction: dict[str, Any] | None
@@ -102,13 +104,19 @@ class _Start:
             # Not before: it would take a core from Ray, which more waits for
             mlflow = self._mlflow.start(mlflow_store) if mlflow_store else None
             with self._step("gateways and backfill workers"):
-                connection.start_actors(self._settings, self._environment)
-            serving = Background(lambda: service.deploy(self._settings, self._environment))
+                connection.start_actors(self._settings, self._instance.work_environment())
+            serving = Background(lambda: service.deploy(self._settings, self._instance.work_environment()))
             self._learn(mlflow)
             with self._step("HTTP API"):
                 self._seconds["HTTP API, in the background"] = serving.wait()
             prediction = self._first_prediction()
-        return Ready(self._urls(), str(self._instance.ray_token_path), prediction, self._seconds)
+        return Ready(
+            urls=self._urls(),
+            admin_key_file=str(self._instance.admin_key_path),
+            ray_token_file=str(self._instance.ray_token_path),
+            prediction=prediction,
+            seconds=self._seconds,
+        )
 
     def _look_around(self) -> None:
         if self._settings.ray_address:
@@ -175,11 +183,6 @@ class _Start:
     def _announce(self) -> None:
         self._instance.write_endpoints({**revealed(self._settings), "ray_address": self._ray.address()})
 
-    @property
-    def _environment(self) -> dict[str, str]:
-        """For the processes of actors and replicas, on top of what Ray was started with."""
-        return {"PROMETHEUS_MULTIPROC_DIR": str(self._instance.metrics)}
-
     def _learn(self, mlflow: Starting | None) -> None:
         """From history to a registered champion: whatever of it is still to be done."""
         learns = self._settings.model_dir is None and PROVIDER in self._settings.providers
@@ -207,7 +210,9 @@ class _Start:
             await database.close()
 
     def _job(self, job: str, *arguments: str) -> None:
-        submissions = Submissions(self._settings.url("dashboard"))
+        submissions = Submissions(
+            self._settings.url("dashboard"), environment=self._instance.work_environment()
+        )
         with self._step(f"job {job}"):
             submitted = submissions.submit(job, arguments)
             outcome = submissions.follow(

@@ -14,6 +14,7 @@ import pytest
 import uvicorn
 
 from cluster.clock import FakeClock
+from cluster.local.instance import Instance
 from cluster.ports import free_port
 from cluster.settings import Settings
 from cluster.storage.backfill_jobs import BackfillQueue
@@ -188,7 +189,9 @@ def test_without_a_range_the_whole_history_is_queued_and_the_same_again_finds_it
 
 
 def test_the_key_of_the_embedded_instance_is_found(queued: dict[str, str], tmp_path: Path) -> None:
-    (tmp_path / "admin-key").write_text(ADMIN_KEY)
+    instance = Instance(tmp_path)
+    instance.run.mkdir()
+    instance.write_endpoints({"admin_api_key": ADMIN_KEY})
     environment = {**queued, "ADMIN_API_KEY": "", "FINSIGHT_HOME": str(tmp_path)}
     assert finsight("backfill", "SPX", *YEAR, **environment).status == 0
 

@@ -94,6 +94,13 @@ def test_every_path_answers(finsight: Whole, path: str) -> None:
     assert answer.status_code == httpx.codes.OK, answer.text
 
 
+def test_what_jobs_count_is_on_the_page_too(finsight: Whole) -> None:
+    page = httpx.get(f"{finsight.url}/metrics", timeout=30).text
+
+    counted = [line for line in page.splitlines() if line.startswith('gaps_found_total{interval="1d"}')]
+    assert [float(line.split()[1]) for line in counted] == [2.0], counted  # the whole history of two symbols
+
+
 def test_status_shows_every_part_and_what_is_stored(finsight: Whole) -> None:
     status = finsight.json("status")
 

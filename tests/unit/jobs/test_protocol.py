@@ -13,6 +13,10 @@ import argparse, asyncio, sys
 from cluster.errors import NotReady
 from jobs import protocol
 
+async def in_a_coroutine(progress):
+    progress(0, 'begun')
+    await asyncio.sleep(60)
+
 def work(options, settings, progress):
     {work}
 
@@ -26,7 +30,12 @@ def started(work: str, home: Path) -> subprocess.Popen[str]:
     source = JOB.format(work=work)
     pipe = subprocess.PIPE
     return subprocess.Popen(
-        [sys.executable, "-c", source], stdout=pipe, stderr=pipe, text=True, env=environment
+        [sys.executable, "-c", source],
+        stdin=pipe,  # open for as long as the test: nothing is ever read from it
+        stdout=pipe,
+        stderr=pipe,
+        text=True,
+        env=environment,
     )
 
 
@@ -86,15 +95,16 @@ def test_a_wrong_setting_is_an_error_of_the_job(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("stop", [signal.SIGTERM, signal.SIGINT])
 @pytest.mark.parametrize(
-    "wait", ["sys.stdin.read()", "asyncio.run(asyncio.sleep(60))"], ids=["waiting", "in a coroutine"]
+    "begin",
+    ["progress(0, 'begun'); sys.stdin.read()", "asyncio.run(in_a_coroutine(progress))"],
+    ids=["waiting", "in a coroutine"],
 )
 def test_a_stop_signal_ends_the_work_after_its_cleaning_up(
-    tmp_path: Path, stop: signal.Signals, wait: str
+    tmp_path: Path, stop: signal.Signals, begin: str
 ) -> None:
     work = f"""
     try:
-        progress(0, 'begun')
-        {wait}
+        {begin}
     finally:
         progress(1, 'cleaned up')"""
     with started(work.strip(), tmp_path) as process:
@@ -109,8 +119,10 @@ def test_a_stop_signal_ends_the_work_after_its_cleaning_up(
 
 def test_a_reader_that_went_away_ends_the_job_without_complaint(tmp_path: Path) -> None:
     with started("sys.stdin.read(); return {}", tmp_path) as process:
+        assert process.stdin is not None
         assert process.stdout is not None
         assert process.stderr is not None
         process.stdout.close()
+        process.stdin.close()  # now it has something to say
         talk = process.stderr.read()
     assert (process.returncode, talk) == (1, "")
