@@ -17,7 +17,7 @@ from typing import Any, TypeVar
 import httpx
 from pydantic import SecretStr
 
-from cluster.errors import ConfigError, NotReady
+from cluster.errors import ConfigError, NotReady, NotRunning
 from cluster.local import connection, due, processes, service
 from cluster.local.background import Starting
 from cluster.local.console import Console, step
@@ -41,6 +41,7 @@ PROVIDER = "sample"
 
 RAY_TIMEOUT_S = 120.0
 MLFLOW_TIMEOUT_S = 180.0
+SERVE_TIMEOUT_S = 180.0
 FIRST_PREDICTION_TIMEOUT_S = 120.0
 _PAUSE_S = 0.2
 _PORT_NAMES = {
@@ -108,7 +109,7 @@ class _Start:
             serving = Background(lambda: service.deploy(self._settings, self._instance.work_environment()))
             self._learn(mlflow)
             with self._step("HTTP API"):
-                self._seconds["HTTP API, in the background"] = serving.wait()
+                self._seconds["HTTP API, in the background"] = self._served(serving)
             prediction = self._first_prediction()
         return Ready(
             urls=self._urls(),
@@ -223,6 +224,15 @@ class _Start:
                 f"Job {submitted} ended as {outcome.status}: {outcome.message} "
                 f"Its log: `finsight jobs logs {submitted}`."
             )
+
+    def _served(self, serving: Background) -> float:
+        try:
+            return serving.wait(SERVE_TIMEOUT_S)
+        except TimeoutError:
+            raise NotRunning(
+                f"The HTTP API is not ready after {SERVE_TIMEOUT_S:g} s. The Ray dashboard at "
+                f"{self._settings.url('dashboard')} tells what Serve waits for; call `finsight up` again."
+            ) from None
 
     def _first_prediction(self) -> dict[str, Any] | None:
         symbol = asyncio.run(self._due(due.predictable))

@@ -18,8 +18,10 @@ class Background:
         self._thread.start()
 
     def wait(self, timeout_s: float | None = None) -> float:
-        """Seconds that the work took, so far if `timeout_s` is over; raises what the work raised."""
+        """Seconds that the work took; raises what it raised, or TimeoutError when it takes longer than that."""
         self._thread.join(timeout_s)
+        if self._thread.is_alive():
+            raise TimeoutError
         if self._error is not None:
             raise self._error
         return self._seconds

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import psutil
@@ -63,3 +64,15 @@ def test_an_error_of_background_work_is_raised_where_it_is_waited_for() -> None:
 
     with pytest.raises(NotRunning, match="no Ray"):
         Background(fail).wait()
+
+
+def test_work_that_takes_too_long_is_a_time_out() -> None:
+    stop = threading.Event()
+
+    def wait() -> None:
+        stop.wait(60)
+
+    work = Background(wait)
+    with pytest.raises(TimeoutError):
+        work.wait(0.01)
+    stop.set()
