@@ -18,7 +18,7 @@ class Background:
         self._thread.start()
 
     def wait(self, timeout_s: float | None = None) -> float:
-        """Seconds that the work took; raises what it raised, or TimeoutError when it takes longer than that."""
+        """Seconds that the work took; raises what it raised, or TimeoutError after `timeout_s`."""
         self._thread.join(timeout_s)
         if self._thread.is_alive():
             raise TimeoutError
