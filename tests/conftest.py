@@ -10,6 +10,7 @@ import uuid
 from collections.abc import Iterator
 from pathlib import Path
 
+import hypothesis
 import psycopg2
 import pytest
 
@@ -20,6 +21,11 @@ from cluster.storage.embedded.valkey import EmbeddedValkey
 # Ray runs its workers at nice 15, where a busy machine leaves them a few percent of a core: seconds of work
 # become minutes, and timeouts strike. Read by every raylet that a test starts, in this process or below it.
 os.environ.setdefault("RAY_worker_niceness", "0")
+
+
+# How long an example takes says something about the machine and nothing about the code.
+hypothesis.settings.register_profile("finsight", deadline=None)
+hypothesis.settings.load_profile("finsight")
 
 
 @pytest.fixture(scope="session")
