@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import pyarrow as pa
 
@@ -63,4 +64,34 @@ class BarSource(Protocol):
 
     async def fetch(self, symbol: str, interval: Interval, start: datetime, end: datetime) -> pa.Table:
         """All bars with `start <= ts < end`, valid, sorted, unique; errors as those of `BarProvider.bars`."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Quote:
+    """The last price of a symbol, as one provider told it."""
+
+    symbol: str
+    price: float
+    """In the currency of the instrument."""
+    ts: datetime
+    """When it was traded, or as near to that as the provider tells."""
+    source: str
+
+
+@runtime_checkable
+class Quoting(Protocol):
+    """A provider that also answers prices."""
+
+    async def quote(self, symbol: str) -> Quote:
+        """The last price; errors as those of `BarProvider.bars`."""
+        ...
+
+
+@runtime_checkable
+class Metered(Protocol):
+    """A provider whose answers tell how much of its limits is used."""
+
+    def usage(self) -> Mapping[str, int]:
+        """Weight used in each window as the last answer told it, such as `{"1m": 37}`; empty when none did."""
         ...
