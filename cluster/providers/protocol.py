@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
-from datetime import datetime
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
 from typing import Protocol, runtime_checkable
 
 import pyarrow as pa
 
 from cluster.market.intervals import Interval
-from cluster.market.symbols import Instrument
+from cluster.market.symbols import AssetType, Instrument
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +30,10 @@ class Capabilities:
     """Whether an answer of less than `page_bars` bars is the end of the range, and not merely a hole."""
     weight: int = 1
     """What one call takes out of the provider's budget."""
+    asset_types: frozenset[AssetType] | None = None
+    """What kinds of instruments it has; `None`: any."""
+    depth: Mapping[Interval, timedelta] = field(default_factory=dict)
+    """How far back from now the bars of an interval reach; an interval that is not named: to `earliest`."""
 
 
 class BarProvider(Protocol):
