@@ -13,10 +13,12 @@ import uvicorn
 
 
 @contextmanager
-def serving(app: Any) -> Iterator[str]:
-    """The base URL of `app` as long as the context lasts."""
+def serving(app: Any, *, dated: bool = True) -> Iterator[str]:
+    """The base URL of `app` as long as the context lasts; without `dated` the app itself tells the `Date`."""
     listener = socket.create_server(("127.0.0.1", 0))
-    config = uvicorn.Config(app, log_level="critical", lifespan="off", server_header=False, ws="none")
+    config = uvicorn.Config(
+        app, log_level="critical", lifespan="off", server_header=False, date_header=dated, ws="none"
+    )
     server = uvicorn.Server(config)
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, daemon=True)
     thread.start()
