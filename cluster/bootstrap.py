@@ -16,8 +16,9 @@ def start_actors(settings: Settings, env: Mapping[str, str]) -> list[str]:
 
     `env` is the environment of the actors' processes. ConfigError when a provider's options are wrong.
     """
-    for provider, options in settings.providers.items():
-        gateway_actor.start(provider, options, env=env)
+    for provider in settings.providers:
+        options = settings.provider_options(provider)
+        gateway_actor.start(provider, options, shared_budget_url=settings.shared_budget_url, env=env)
     for index in range(settings.backfill_workers):
         backfill.start(index, worker_options(settings), env=env)
     return actor_names(settings)

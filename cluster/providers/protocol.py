@@ -97,5 +97,5 @@ class Metered(Protocol):
     """A provider whose answers tell how much of its limits is used."""
 
     def usage(self) -> Mapping[str, int]:
-        """Weight used in each window as the last answer told it, such as `{"1m": 37}`; empty when none did."""
+        """Weight used in each window by the last answer that told it, as in `{"1m": 37}`; else empty."""
         ...
