@@ -34,6 +34,7 @@ EXCHANGE_INFO_WEIGHT = 20
 SETTLE = timedelta(seconds=3)
 """REST is served from a database that lags behind the trades: a bar is not final before this has passed."""
 
+_PAGE_BARS = 1_000
 _EARLIEST = datetime(2017, 7, 14, tzinfo=UTC)
 _SPELLING = re.compile(r"[A-Z0-9._-]{1,20}")
 _MILLISECOND = timedelta(milliseconds=1)
@@ -49,9 +50,8 @@ class BinanceProvider:
     capabilities = Capabilities(
         intervals=frozenset(Interval),
         symbols=None,
-        page_bars=1_000,
+        page_bars=_PAGE_BARS,
         earliest=_EARLIEST,
-        short_page_ends=False,
         weight=KLINES_WEIGHT,
         asset_types=frozenset({"crypto"}),
     )
@@ -70,25 +70,28 @@ class BinanceProvider:
         self._forbidden = 0
 
     async def bars(self, symbol: str, interval: Interval, start: datetime, end: datetime) -> pa.Table:
-        """The first 1 000 bars of [start, end), a call of weight 2; the open bar comes with `is_final` false.
+        """The first 1 000 bars of [start, end), the open one with `is_final` false; a call of weight 2.
 
-        Whether a bar has closed is told by the venue's clock. Raises as `BarProvider.bars`, and `InputError`
-        when the venue refuses the request as such.
+        An answer that stops early where more bars should follow is not taken for the end: the rest is asked
+        for once more, at the same weight. Whether a bar has closed is told by the venue's clock. Raises as
+        `BarProvider.bars`, and `InputError` when the venue refuses the request as such.
         """
         _check_spelling(symbol)
-        first, last = _ceil_ms(max(start, _EARLIEST)), _ceil_ms(end) - 1
-        if last < first:
+        # No bar opens within a millisecond: this goes on after a bar, and none may follow before the end.
+        if start.microsecond % 1_000 and _next_open(start, interval) >= end:
             return bars.empty()
-        params: dict[str, str | int] = {"symbol": symbol, "interval": str(interval), "limit": 1_000}
-        answer, klines = await self._get(
-            "/api/v3/klines", {**params, "startTime": first, "endTime": last}, symbol
-        )
-        table = binance_wire.parse_klines(klines, symbol, interval, answer.served_at - SETTLE)
-        if bars.between(table, start, end).num_rows != table.num_rows:
-            raise Malformed(
-                f"{NAME} answered bars of {symbol} {interval} outside of the range that was asked for"
-            )
-        return table
+        first, last = _ceil_ms(max(start, _EARLIEST)), _ceil_ms(end) - 1
+        pages, room = [], _PAGE_BARS
+        while room > 0 and first <= last:
+            page, served_at = await self._page(symbol, interval, (first, last), room)
+            pages.append(page)
+            if not page.num_rows:
+                break
+            newest: datetime = page["ts"][-1].as_py()
+            if _next_open(newest, interval) >= min(end, served_at - SETTLE):
+                break
+            first, room = _ceil_ms(newest) + 1, room - page.num_rows
+        return bars.concat(pages).combine_chunks()
 
     def instruments(self) -> list[Instrument]:
         """None: only the venue knows, see `list_instruments`."""
@@ -115,6 +118,22 @@ class BinanceProvider:
     async def close(self) -> None:
         """Close the connections."""
         await self._http.close()
+
+    async def _page(
+        self, symbol: str, interval: Interval, range_ms: tuple[int, int], limit: int
+    ) -> tuple[pa.Table, datetime]:
+        """One answer, and the venue's time of it; the range includes both its ends, as the venue has it."""
+        first, last = range_ms
+        params: dict[str, str | int] = {"symbol": symbol, "interval": str(interval), "limit": limit}
+        params |= {"startTime": first, "endTime": last}
+        answer, klines = await self._get("/api/v3/klines", params, symbol)
+        page = binance_wire.parse_klines(klines, symbol, interval, answer.served_at - SETTLE)
+        opens_ms = bars.opens(page).astype("datetime64[ms]").astype(int)
+        if not ((opens_ms >= first) & (opens_ms <= last)).all():
+            raise Malformed(
+                f"{NAME} answered bars of {symbol} {interval} outside of the range that was asked for"
+            )
+        return page, answer.served_at
 
     async def _exchange_info(self) -> Any:
         # Without the sets of permissions, which are most of it.
@@ -154,6 +173,12 @@ def _check_spelling(symbol: str) -> None:
     """Other characters are never sent: the venue's firewall counts what looks like an attack against us."""
     if not _SPELLING.fullmatch(symbol):
         raise InvalidSymbol(f"{NAME} spells symbols such as BTCUSDT; asked for {symbol[:40]!r}")
+
+
+def _next_open(moment: datetime, interval: Interval) -> datetime:
+    """The first point of the UTC grid after `moment`; days have one, too, around the clock."""
+    step = timedelta(seconds=interval.seconds)
+    return moment - (moment - _EPOCH) % step + step
 
 
 def _ceil_ms(moment: datetime) -> int:

@@ -77,6 +77,8 @@ class Binance:
     weight: WeightLimit = field(default_factory=WeightLimit)
     faults: deque[ASGIApp] = field(default_factory=deque)
     """Each answers one request in the place of the venue."""
+    longest_page: int = 1_000
+    """Most bars of an answer, whatever `limit` the client asks for."""
     microseconds: bool = False
     """Whether times are microseconds though nobody asked for them."""
     outage: ASGIApp | None = None
@@ -198,7 +200,7 @@ class Binance:
         if interval not in LENGTH_MS:
             raise Refused(400, -1120, "Invalid interval.")
         low, high = _number(params, "startTime", 0), _number(params, "endTime", 2**62)
-        limit = min(_number(params, "limit", 500), 1_000)
+        limit = min(_number(params, "limit", 500), self.longest_page)
         if limit < 1:
             raise Refused(400, -1130, "Data sent for parameter 'limit' is not valid.")
         series, now_ms = self._klines.get((symbol, interval), {}), to_ms(self.now())

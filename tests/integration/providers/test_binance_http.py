@@ -189,6 +189,50 @@ async def test_missing_minutes_stay_missing(provider: BinanceProvider, venue: Bi
     assert await minutes(provider, 3, 8) == ["10:03", "10:06", "10:07"]
 
 
+async def test_a_short_page_is_not_the_end_by_itself(provider: BinanceProvider, venue: Binance) -> None:
+    venue.longest_page = 4
+    assert await minutes(provider, 0, 10) == [f"10:{minute:02d}" for minute in range(10)]
+    assert [asked.params["limit"] for asked in venue.asked] == ["1000", "996", "992"]
+    venue.asked.clear()
+    assert len(await minutes(provider, 0, 8)) == 8
+    assert len(venue.asked) == 2
+
+
+async def test_a_hole_at_the_end_of_the_range_costs_one_call_more(
+    provider: BinanceProvider, venue: Binance
+) -> None:
+    venue.remove("BTCUSDT", "1m", to_ms(START + 9 * MINUTE))
+    assert len(await minutes(provider, 0, 10)) == 9
+    assert [asked.params["startTime"] for asked in venue.asked] == ["1717408800000", "1717409280001"]
+
+
+@pytest.mark.parametrize("last", [10, 120, 121, 600])
+async def test_a_range_up_to_its_end_or_up_to_now_costs_one_call(
+    provider: BinanceProvider, venue: Binance, clock: FakeClock, last: int
+) -> None:
+    await Gateway(provider, clock).fetch("BTCUSDT", Interval.M1, START, START + last * MINUTE)
+    assert len(venue.asked) == 1
+
+
+async def test_a_range_of_one_full_page_costs_one_call(
+    provider: BinanceProvider, venue: Binance, clock: FakeClock
+) -> None:
+    venue.fill("BTCUSDT", "1m", START - 1_001 * MINUTE, START)
+    table = await Gateway(provider, clock).fetch("BTCUSDT", Interval.M1, START - 1_000 * MINUTE, START)
+    assert table.num_rows == 1_000
+    assert len(venue.asked) == 1
+
+
+async def test_the_rest_of_a_range_is_asked_for_when_a_bar_may_open_in_it(
+    provider: BinanceProvider, venue: Binance
+) -> None:
+    after = timedelta(microseconds=1)
+    table = await provider.bars("BTCUSDT", Interval.M1, START + after, START + MINUTE + after)
+    assert table["ts"].to_pylist() == [START + MINUTE]
+    assert (await provider.bars("BTCUSDT", Interval.M1, START + after, START + MINUTE)).equals(bars.empty())
+    assert len(venue.asked) == 1
+
+
 async def test_one_call_answers_one_page_of_a_thousand(provider: BinanceProvider, venue: Binance) -> None:
     venue.fill("BTCUSDT", "1m", START - 2_000 * MINUTE, START)
     table = await provider.bars("BTCUSDT", Interval.M1, START - 2_000 * MINUTE, START)
