@@ -166,7 +166,7 @@ class BinanceProvider:
         return document
 
     def _note(self, answer: Answer) -> None:
-        self._usage = binance_wire.parse_usage(answer.headers) or self._usage
+        self._usage = binance_wire.parse_usage(answer.headers)
 
 
 def _check_spelling(symbol: str) -> None:

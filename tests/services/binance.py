@@ -1,8 +1,12 @@
 """Binance's public REST API on loopback: its paths, parameters, headers, weights, limits and refusals.
 
-A `Binance` is one venue with one client address. Run it with `serving`:
+A `Binance` is one venue that sees one client address, whoever asks:
 
-    with binance.running(Binance(now=clock.now)) as url: ...
+    venue = Binance(now=clock.now)
+    venue.list_symbol("BTCUSDT", "BTC", "USDT")
+    venue.fill("BTCUSDT", "1m", start, end)
+    with running(venue) as url:
+        venue.outage = faults.html(503)
 
 Source: rest-api.md and errors.md of github.com/binance/binance-spot-api-docs, as of November 2026.
 """

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
 
+import pyarrow as pa
 import pytest
 from starlette.types import Receive, Scope, Send
 
@@ -28,7 +30,7 @@ from cluster.providers.binance import (
     BinanceProvider,
 )
 from cluster.providers.budget import Window
-from cluster.providers.gateway import Gateway
+from cluster.providers.gateway import Gateway, GatewayPolicy
 from cluster.providers.protocol import Metered, Quote, Quoting
 from tests.services import binance, faults
 from tests.services.binance import Binance, kline, to_ms
@@ -204,6 +206,15 @@ async def test_a_hole_at_the_end_of_the_range_costs_one_call_more(
     venue.remove("BTCUSDT", "1m", to_ms(START + 9 * MINUTE))
     assert len(await minutes(provider, 0, 10)) == 9
     assert [asked.params["startTime"] for asked in venue.asked] == ["1717408800000", "1717409280001"]
+
+
+@pytest.mark.parametrize(("second", "calls"), [(2, 1), (3, 1), (4, 2)])
+async def test_a_bar_that_has_just_opened_is_not_missed_before_the_database_can_have_it(
+    provider: BinanceProvider, clock: FakeClock, second: int, calls: int, venue: Binance
+) -> None:
+    clock.advance(30 + second)  # 12:01:00 and that many seconds, and the venue has no bar of 12:01 yet
+    assert (await minutes(provider, 119, 180)) == ["11:59", "12:00"]
+    assert len(venue.asked) == calls
 
 
 @pytest.mark.parametrize("last", [10, 120, 121, 600])
@@ -422,6 +433,42 @@ async def test_a_ban_is_kept_to_the_millisecond_and_then_over(
     assert timedelta(minutes=2) <= left < timedelta(minutes=2, seconds=1)
     clock.advance(left.total_seconds())
     assert len(await minutes(provider, 0, 10)) == 10
+
+
+async def test_an_answer_that_tells_no_weight_leaves_no_old_count_behind(
+    provider: BinanceProvider, venue: Binance
+) -> None:
+    await minutes(provider, 0, 10)
+    venue.faults.append(faults.html(403))
+    with pytest.raises(RateLimited):
+        await minutes(provider, 0, 10)
+    assert provider.usage() == {}
+
+
+async def asked_through(gateway: Gateway, calls: int) -> list[str]:
+    """How each of `calls` calls at once ends."""
+    one = (gateway.fetch("BTCUSDT", Interval.M1, START, START + 10 * MINUTE) for _ in range(calls))
+    ends = await asyncio.gather(*one, return_exceptions=True)
+    return ["bars" if isinstance(end, pa.Table) else type(end).__name__ for end in ends]
+
+
+async def test_the_gateway_never_uses_more_weight_than_its_budget(
+    provider: BinanceProvider, venue: Binance, clock: FakeClock
+) -> None:
+    gateway = Gateway(provider, clock, GatewayPolicy(budget=(Window(80, 60.0),)))
+    assert sorted(await asked_through(gateway, 60)) == ["RateLimited"] * 20 + ["bars"] * 40
+    assert venue.weight.used == 80
+    assert len(venue.asked) == 40
+
+
+async def test_the_gateway_leaves_room_for_what_others_use_of_our_address(
+    provider: BinanceProvider, venue: Binance, clock: FakeClock
+) -> None:
+    gateway = Gateway(provider, clock, GatewayPolicy(budget=(Window(80, 60.0),)))
+    venue.weight.count(50, to_ms(clock.now()))
+    ends = [await asked_through(gateway, 1) for _ in range(20)]
+    assert ends == [["bars"]] * 15 + [["RateLimited"]] * 5
+    assert venue.weight.used == 80
 
 
 async def test_the_gateway_asks_nothing_before_a_ban_is_over(
