@@ -19,6 +19,7 @@ from serve_apps import documents, problems
 from serve_apps.instrumentation import Instrumentation
 from serve_apps.routes.bars import BarRoutes
 from serve_apps.routes.dead_letters import DeadLetterRoutes
+from serve_apps.routes.gaps import GapRoutes
 from serve_apps.routes.health import HealthRoutes
 from serve_apps.routes.metrics import MetricsRoutes
 from serve_apps.routes.models import ModelRoutes
@@ -60,6 +61,7 @@ def create_app(settings: Settings, *, clock: Clock | None = None, on_ray: bool =
         PriceRoutes(services),
         BarRoutes(services),
         SymbolRoutes(services),
+        GapRoutes(services),
         PredictRoutes(services),
         ModelRoutes(services),
         HealthRoutes(services),

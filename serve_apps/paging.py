@@ -63,10 +63,10 @@ def decoded(cursor: str) -> str:
         raise unknown() from None
 
 
-def decoded_moment(cursor: str) -> datetime:
-    """The time that the page before ended with; raises `InvalidRequest`."""
+def as_moment(key: str) -> datetime:
+    """The time that stands in a cursor; raises `InvalidRequest`."""
     try:
-        moment = datetime.fromisoformat(decoded(cursor))
+        moment = datetime.fromisoformat(key)
         if moment.utcoffset() == timedelta(0) and moment.year < MAXYEAR:
             return moment.astimezone(UTC)
     except ValueError:
@@ -74,19 +74,16 @@ def decoded_moment(cursor: str) -> datetime:
     raise unknown()
 
 
-def decoded_symbol(cursor: str) -> str:
-    """The symbol that the page before ended with; raises `InvalidRequest`."""
+def as_symbol(key: str) -> str:
+    """The symbol that stands in a cursor; raises `InvalidRequest`."""
     try:
-        return parse_symbol(decoded(cursor))
-    except InvalidRequest:
-        raise
+        return parse_symbol(key)
     except InputError:
         raise unknown() from None
 
 
-def decoded_number(cursor: str) -> int:
-    """The number that the page before ended with; raises `InvalidRequest`."""
-    key = decoded(cursor)
+def as_number(key: str) -> int:
+    """The number that stands in a cursor; raises `InvalidRequest`."""
     if len(key) <= _MOST_DIGITS and key.isascii() and key.isdecimal():
         return int(key)
     raise unknown()

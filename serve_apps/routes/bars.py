@@ -136,7 +136,7 @@ def _range_left(asked: BarsRequest) -> tuple[datetime | None, datetime | None]:
     """The range without what earlier pages have answered."""
     if asked.cursor is None:
         return asked.start, asked.end
-    last = paging.decoded_moment(asked.cursor)
+    last = paging.as_moment(paging.decoded(asked.cursor))
     if asked.order == "desc":
         return asked.start, last if asked.end is None else min(last, asked.end)
     after = last + _TICK

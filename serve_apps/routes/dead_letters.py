@@ -49,7 +49,7 @@ class DeadLetterRoutes:
 
     async def listed(self, cursor: Cursor = None, limit: Limit = 100) -> DeadLetterPage:
         """The backfill jobs that were given up, with the reason and every attempt."""
-        before = paging.decoded_number(cursor) if cursor is not None else None
+        before = paging.as_number(paging.decoded(cursor)) if cursor is not None else None
         found = await dead_letters.listed(await self._services.database(), limit + 1, before)
         items, next_cursor = paging.head(found, lambda each: str(each.job.id), limit)
         return DeadLetterPage(items=[_letter(each) for each in items], next_cursor=next_cursor)

@@ -71,7 +71,7 @@ class SymbolRoutes:
         limit: Limit = 100,
     ) -> SymbolPage:
         """The symbols of the universe with their tiers, by name."""
-        after = paging.decoded_symbol(cursor) if cursor is not None else ""
+        after = paging.as_symbol(paging.decoded(cursor)) if cursor is not None else ""
         found = await universe.listed(
             await self._services.database(),
             tier=tier,
@@ -111,7 +111,7 @@ class SymbolRoutes:
 
     async def versions(self, cursor: Cursor = None, limit: Limit = 100) -> UniversePage:
         """The versions of the universe, newest first."""
-        before = paging.decoded_number(cursor) if cursor is not None else None
+        before = paging.as_number(paging.decoded(cursor)) if cursor is not None else None
         found = await universe.versions(await self._services.database(), limit + 1, before)
         items, next_cursor = paging.head(found, lambda each: str(each.id), limit)
         return UniversePage(

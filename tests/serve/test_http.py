@@ -22,6 +22,7 @@ SERVED = {
     ("POST", "/symbols/{symbol}"),
     ("PATCH", "/symbols/{symbol}"),
     ("GET", "/universe/versions"),
+    ("GET", "/gaps"),
     ("POST", "/predict"),
     ("GET", "/models"),
     ("GET", "/models/{name}"),
