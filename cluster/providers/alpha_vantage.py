@@ -12,13 +12,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from functools import partial
-from typing import Any, TypeVar
 
 import numpy as np
 import pyarrow as pa
 
 from cluster.clock import SystemClock
-from cluster.errors import InputError, InvalidSymbol, Malformed, NotEntitled, ProviderDown
+from cluster.errors import InputError, InvalidSymbol, NotEntitled, ProviderDown
 from cluster.market import bars, calendars
 from cluster.market.instants import to_moment
 from cluster.market.intervals import Interval
@@ -28,13 +27,13 @@ from cluster.providers.alpha_vantage_wire import CALENDAR, NAME, SPELLING
 from cluster.providers.exchange_time import NEW_YORK, first_open, midnights
 from cluster.providers.http import Answer, Http
 from cluster.providers.protocol import Capabilities, Quote
-
-_Parsed = TypeVar("_Parsed")
+from cluster.providers.reading import read
 
 BASE_URL = "https://www.alphavantage.co"
 
 COMPACT_SESSIONS = 100
 """Daily bars that a free plan has: the latest ones."""
+_COMPACT_DEPTH = timedelta(days=140)
 
 KEPT_S = 60.0
 """For so long the rest of a month is answered out of the answer before: a call is a 25th of a day's quota."""
@@ -60,13 +59,6 @@ class AlphaVantageProvider:
     """
 
     name = NAME
-    capabilities = Capabilities(
-        intervals=frozenset({*SPELLING, Interval.D1}),
-        symbols=None,
-        page_bars=10_000,
-        earliest=_FIRST_DAY,
-        short_page_ends=False,
-    )
 
     def __init__(
         self,
@@ -81,7 +73,21 @@ class AlphaVantageProvider:
         self._http = Http(NAME, base_url, secrets=(api_key,), now=self._now, timeout_s=timeout_s)
         self._api_key = api_key
         self._premium = premium
+        self._capabilities = Capabilities(
+            intervals=frozenset({*SPELLING, Interval.D1}),
+            symbols=None,
+            page_bars=10_000,
+            earliest=_FIRST_DAY,
+            short_page_ends=False,
+            asset_types=frozenset({"equity", "etf"}),
+            depth={} if premium else {Interval.D1: _COMPACT_DEPTH},
+        )
         self._kept: _Kept | None = None
+
+    @property
+    def capabilities(self) -> Capabilities:
+        """Without `premium` the daily bars reach back for the latest 100 sessions only."""
+        return self._capabilities
 
     async def bars(self, symbol: str, interval: Interval, start: datetime, end: datetime) -> pa.Table:
         """The bars of [start, end) in its first month that has any; a call for each month until then.
@@ -113,7 +119,7 @@ class AlphaVantageProvider:
         """The price of the latest trading day, one call; `ts` is its close, or now when that is earlier."""
         _check_spelling(symbol)
         answer = await self._get({"function": "GLOBAL_QUOTE", "symbol": symbol})
-        return _understood(answer, partial(wire.parse_quote, symbol=symbol, now=self._now()))
+        return read(answer, partial(wire.parse_quote, symbol=symbol, now=self._now()))
 
     async def close(self) -> None:
         """Close the connections."""
@@ -126,7 +132,7 @@ class AlphaVantageProvider:
         answer = await self._get(params)
         parse = partial(wire.parse_intraday, interval=interval)
         parse = partial(wire.parse_daily if interval.is_daily else parse, symbol=symbol, now=self._now())
-        table = await asyncio.to_thread(_understood, answer, parse)  # a month is megabytes
+        table = await asyncio.to_thread(read, answer, parse)  # a month is megabytes
         self._kept = _Kept(params, table, self._now())
         return table
 
@@ -160,15 +166,6 @@ def _intraday(symbol: str, interval: Interval, first: datetime) -> dict[str, str
         "adjusted": "false",
         "extended_hours": "false",
     }
-
-
-def _understood(answer: Answer, parse: Callable[[Any], _Parsed]) -> _Parsed:
-    """What `parse` makes of the answer; what it cannot read is shown, without the key."""
-    payload = answer.json()
-    try:
-        return parse(payload)
-    except Malformed as error:
-        raise Malformed(f"{error}; it answered {answer.excerpt()}") from None
 
 
 def _next_month(moment: datetime) -> datetime:

@@ -6,8 +6,10 @@ has 30 calls a second.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime, timedelta
+from functools import partial
 
 import pyarrow as pa
 
@@ -21,6 +23,7 @@ from cluster.providers.exchange_time import NEW_YORK, first_open
 from cluster.providers.finnhub_wire import CALENDAR, NAME, RESOLUTION
 from cluster.providers.http import Answer, Http, Throttled
 from cluster.providers.protocol import Capabilities, Quote
+from cluster.providers.reading import read
 
 BASE_URL = "https://finnhub.io/api/v1"
 
@@ -43,6 +46,7 @@ class FinnhubProvider:
         page_bars=10_000,
         earliest=_EARLIEST,
         short_page_ends=False,
+        asset_types=frozenset({"equity", "etf"}),
     )
 
     def __init__(
@@ -85,7 +89,7 @@ class FinnhubProvider:
     async def quote(self, symbol: str) -> Quote:
         """The last price, one call; raises as `BarProvider.bars`."""
         answer = await self._get("/quote", {"symbol": symbol})
-        return wire.parse_quote(answer.json(), symbol, answer.received_at)
+        return read(answer, partial(wire.parse_quote, symbol=symbol, received_at=answer.received_at))
 
     def usage(self) -> Mapping[str, int]:
         """Calls of the minute as the last answer told them, such as `{"1m": 37}`."""
@@ -104,8 +108,8 @@ class FinnhubProvider:
             "to": last,
         }
         answer = await self._get("/stock/candle", params)
-        table = wire.parse_candles(answer.json(), symbol, interval, self._now())
-        return bars.between(table, start, end)
+        parse = partial(wire.parse_candles, symbol=symbol, interval=interval, now=self._now())
+        return bars.between(await asyncio.to_thread(read, answer, parse), start, end)
 
     async def _get(self, path: str, params: Mapping[str, str | int]) -> Answer:
         if not self._has_key:
