@@ -508,7 +508,7 @@ async def test_a_restricted_location_is_not_entitled(provider: BinanceProvider, 
 async def test_no_answer_in_time_is_a_failure(url: str, clock: FakeClock, venue: Binance) -> None:
     venue.faults.append(faults.hang)
     async with client(url, clock, timeout_s=0.3) as impatient:
-        with pytest.raises(ProviderDown, match=r"nothing complete within 0\.3 s"):
+        with pytest.raises(ProviderDown, match="answered nothing"):
             await minutes(impatient, 0, 10)
 
 

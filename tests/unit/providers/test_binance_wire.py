@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cluster.errors import Malformed
@@ -232,6 +232,7 @@ def test_a_null_volume_is_unknown_and_a_null_price_costs_only_its_own_bar() -> N
     assert "a price is not finite" in checked.rejected["reason"][0].as_py()
 
 
+@settings(deadline=None)
 @given(st.integers(1, 10**14))
 def test_every_decimal_becomes_the_double_next_to_it(hundred_millionths: int) -> None:
     text = f"{hundred_millionths // 10**8}.{hundred_millionths % 10**8:08d}"
@@ -239,6 +240,7 @@ def test_every_decimal_becomes_the_double_next_to_it(hundred_millionths: int) ->
     assert parse_klines(rows, "BTCUSDT", Interval.M1, NOW)["close"][0].as_py() == float(text)
 
 
+@settings(deadline=None)
 @given(st.sets(st.integers(0, 5_000), min_size=1), st.integers(0, 5_000))
 def test_exactly_the_minutes_that_were_sent_come_out_and_the_past_ones_are_final(
     minutes: set[int], now_minute: int
