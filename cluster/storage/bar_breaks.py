@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Sequence
 from datetime import datetime, timedelta
 from typing import NamedTuple
@@ -17,6 +18,7 @@ from cluster.storage.copy_format import decode, microseconds
 from cluster.storage.copy_stream import copy_out
 from cluster.storage.database import Database
 
+_LANES = 2  # the server works on one core per connection
 _OLDEST = """
 SELECT symbol, oldest.ts FROM unnest($1::text[]) AS wanted (symbol)
 CROSS JOIN LATERAL (
@@ -54,6 +56,9 @@ class Breaks(NamedTuple):
     next: Instants
 
 
+_NONE = Breaks(np.array([], np.int64), *np.empty((2, 0), "datetime64[us]"))
+
+
 async def oldest(database: Database, symbols: Sequence[str], interval: Interval) -> dict[str, datetime]:
     """Open of the first stored bar of each symbol; those without a bar are left out."""
     query = _OLDEST.format(table=candle_table(interval))
@@ -68,6 +73,19 @@ async def breaks(database: Database, interval: Interval, windows: Windows) -> Br
     Hours and days have a finer grid, so each of their bars counts as a break; there are few of them. What
     lies in a break may be nothing but a closed market. A bar that is not final counts as missing.
     """
+    size = max(1, -(-len(windows.symbols) // _LANES))
+    firsts = range(0, len(windows.symbols), size)
+    parts = [_part(windows, slice(first, first + size)) for first in firsts]
+    found = await asyncio.gather(*(_lane(database, interval, part) for part in parts))
+    moved = [each._replace(window=each.window + first) for first, each in zip(firsts, found, strict=True)]
+    return Breaks(*(np.concatenate(columns) for columns in zip(_NONE, *moved, strict=True)))
+
+
+def _part(windows: Windows, part: slice) -> Windows:
+    return Windows(windows.symbols[part], windows.starts[part], windows.ends[part])
+
+
+async def _lane(database: Database, interval: Interval, windows: Windows) -> Breaks:
     query = _BREAKS.format(table=candle_table(interval))
     step = timedelta(seconds=interval.seconds if grid_is_interval(interval) else 0)
     async with database.connection() as connection:

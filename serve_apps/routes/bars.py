@@ -8,6 +8,7 @@ from datetime import UTC, datetime, timedelta
 from http import HTTPStatus
 from typing import Annotated, Any
 
+import numpy as np
 import pyarrow as pa
 from fastapi import APIRouter, Header, Query, Request
 from starlette.responses import Response, StreamingResponse
@@ -103,7 +104,7 @@ class BarRoutes:
             )
         shown = found.slice(int(more and newest), limit)
         if newest:
-            shown = shown.take(pa.array(range(len(shown) - 1, -1, -1), pa.int64()))
+            shown = shown.take(np.arange(len(shown))[::-1])
         return _Page(shown, _cursor(shown) if more else None)
 
     def _limit(self, asked: int | None) -> int:
