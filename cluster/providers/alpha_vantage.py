@@ -55,7 +55,8 @@ class _Kept:
 class AlphaVantageProvider:
     """Answers raw bars of regular hours, intraday by calendar month; not adjusted for splits and dividends.
 
-    Asks for nothing when the calendar says that no bar can open in the range.
+    Asks for nothing when the calendar says that no bar can open in the range. `labels` is the end of a bar
+    that its label is taken to tell where an answer does not show it.
     """
 
     name = NAME
@@ -67,12 +68,14 @@ class AlphaVantageProvider:
         now: Callable[[], datetime] | None = None,
         *,
         premium: bool = False,
+        labels: wire.Side = "start",
         timeout_s: float = 20.0,
     ) -> None:
         self._now = now or SystemClock().now
         self._http = Http(NAME, base_url, secrets=(api_key,), now=self._now, timeout_s=timeout_s)
         self._api_key = api_key
         self._premium = premium
+        self._labels = labels
         self._capabilities = Capabilities(
             intervals=frozenset({*SPELLING, Interval.D1}),
             symbols=None,
@@ -130,7 +133,7 @@ class AlphaVantageProvider:
         if kept and kept.params == params and kept.at <= now < kept.at + timedelta(seconds=KEPT_S):
             return kept.table
         answer = await self._get(params)
-        parse = partial(wire.parse_intraday, interval=interval)
+        parse = partial(wire.parse_intraday, interval=interval, assumed=self._labels)
         parse = partial(wire.parse_daily if interval.is_daily else parse, symbol=symbol, now=self._now())
         table = await asyncio.to_thread(read, answer, parse)  # a month is megabytes
         self._kept = _Kept(params, table, self._now())

@@ -1,4 +1,4 @@
-"""Alpha Vantage's answers as bars and prices; pure.
+"""Alpha Vantage's answers as bars and prices; pure but for a line in the log.
 
 Source: alphavantage.co/documentation and answers seen, as of November 2026. Every answer has the status 200;
 what it is shows in its keys and, for limits and refusals, in its words.
@@ -16,6 +16,7 @@ from zoneinfo import ZoneInfo
 
 import numpy as np
 import pyarrow as pa
+import structlog
 
 from cluster.errors import InvalidSymbol, Malformed, NotEntitled, RateLimited
 from cluster.market import bars, calendars
@@ -31,6 +32,8 @@ from cluster.providers.exchange_time import (
     utc,
 )
 from cluster.providers.protocol import Quote
+
+_log = structlog.get_logger(__name__)
 
 NAME = "alpha_vantage"
 CALENDAR = "XNYS"
@@ -62,11 +65,11 @@ def parse_intraday(
     """Bars of the regular sessions out of TIME_SERIES_INTRADAY: `BAR_SCHEMA`, ascending, unique.
 
     Labels tell the start of a bar today and told its end in 2020. Which of the two it is shows in the answer
-    itself, see `label_side`, and is `assumed` where it does not. Raises as `refuse`.
+    itself, see `label_side`, and is `assumed` (and logged) where it does not. Raises as `refuse`.
     """
     rows = _rows(payload, symbol, SPELLING[interval], now)
     labels = utc(rows.labels, rows.zone)
-    side = label_side(labels) or assumed
+    side = label_side(labels) or _assumed(assumed, symbol, len(labels))
     opens = labels - np.timedelta64(interval.seconds if side == "end" else 0, "s")
     placed = place_intraday(opens, interval, CALENDAR, NAME)
     columns = (np.array(values)[placed.rows] for values in rows.values.values())
@@ -146,6 +149,12 @@ def next_day(now: datetime) -> datetime:
     """When the daily quota begins anew: midnight of New York, where the service counts its days."""
     tomorrow = session_date(now, NEW_YORK) + np.timedelta64(1, "D")
     return to_moment(midnights(np.array([tomorrow]), NEW_YORK)[0])
+
+
+def _assumed(side: Side, symbol: str, count: int) -> Side:
+    if count:
+        _log.info("bar_labels_assumed", provider=NAME, symbol=symbol, side=side, count=count)
+    return side
 
 
 def _is_extended(labels: Instants, known: calendars.Sessions) -> bool:

@@ -9,6 +9,7 @@ from typing import Any
 
 import pyarrow as pa
 import pytest
+from structlog.testing import capture_logs
 
 from cluster.errors import InvalidSymbol, Malformed, NotEntitled, RateLimited
 from cluster.market.bars import BAR_SCHEMA, empty
@@ -147,6 +148,12 @@ class TestLabels:
 
     def test_without_a_whole_day_the_start_is_assumed_unless_told_otherwise(self) -> None:
         payload = intraday("2024-06-03 13:17:00", "2024-06-03 14:56:00")
+        with capture_logs() as logs:
+            parse(payload)
+            parse(intraday("2024-06-03 09:30:00"))
+        assert [(log["event"], log["side"], log["count"]) for log in logs] == [
+            ("bar_labels_assumed", "start", 2)
+        ]
         assert opens(parse(payload)) == [utc("2024-06-03 17:17"), utc("2024-06-03 18:56")]
         assert opens(parse(payload, assumed="end")) == [utc("2024-06-03 17:16"), utc("2024-06-03 18:55")]
 
