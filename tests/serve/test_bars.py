@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import io
 import json
+import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from typing import Any
 
@@ -234,3 +236,27 @@ def test_a_fraction_of_a_second_is_kept_in_csv(spx: pa.Table) -> None:
     odd = datetime(2014, 1, 2, 14, 30, 0, 250_000, tzinfo=UTC)
     moved = bar.set_column(2, "ts", pa.array([odd], pa.timestamp("us", tz="UTC")))
     assert b",2014-01-02T14:30:00.250000Z," in bar_formats.file("text/csv", moved).replace(b'"', b"")
+
+
+@pytest.mark.parametrize(("accept", "maker"), [("text/csv", "file"), ("application/json", "json_parts")])
+def test_others_are_answered_while_a_large_answer_is_made(
+    client: TestClient, monkeypatch: pytest.MonkeyPatch, accept: str, maker: str
+) -> None:
+    begun, may_go_on = threading.Event(), threading.Event()
+    make = getattr(bar_formats, maker)
+
+    def slowly(*arguments: Any) -> Any:
+        begun.set()
+        assert may_go_on.wait(60)
+        return make(*arguments)
+
+    def slow_parts(*arguments: Any) -> Iterator[bytes]:
+        yield from slowly(*arguments)
+
+    monkeypatch.setattr(bar_formats, maker, slow_parts if maker == "json_parts" else slowly)
+    with ThreadPoolExecutor(1) as pool:
+        large = pool.submit(client.get, PATH, params=DECEMBER, headers={"Accept": accept})
+        assert begun.wait(60)
+        assert client.get("/health").status_code == 200
+        may_go_on.set()
+        assert large.result(60).status_code == 200
