@@ -35,6 +35,7 @@ def worker_options(settings: Settings) -> WorkerOptions:
     return WorkerOptions(
         database_url=settings.require_database_url(),
         providers=tuple(settings.providers),
+        source_rule=settings.source_rule,
         limits=settings.backfill_limits,
         batch=settings.backfill_batch_size,
         concurrency=settings.backfill_batch_size,

@@ -22,6 +22,7 @@ from cluster.market.symbols import Tier
 from cluster.redaction import redact
 
 Profile = Literal["development", "production"]
+Rule = Literal["announce", "never"]
 
 KEYED = {name: name for name in ("binance", "finnhub", "alpha_vantage")} | {"yahoo": "yahoo_finance"}
 """Providers that may have a key: name -> the beginning of the setting that holds it."""
@@ -119,6 +120,11 @@ class Settings(BaseModel):
     alpha_vantage_api_key: SecretStr | None = _setting("ALPHA_VANTAGE_API_KEY", None, "Key of Alpha Vantage.")
     yahoo_finance_api_key: SecretStr | None = _setting(
         "YAHOO_FINANCE_API_KEY", None, "For a paid gateway to Yahoo; Yahoo itself needs none."
+    )
+    source_rule: Rule = _setting(
+        "FINSIGHT_SOURCE_RULE",
+        "announce",
+        "When the provider that a session began with fails: another goes on and that is counted, or none.",
     )
     use_rlc: bool = _setting(
         "USE_RLC", default=False,

@@ -47,6 +47,11 @@ def checked(windows: tuple[Window, ...]) -> tuple[Window, ...]:
     return windows
 
 
+def seconds_per_call(budget: tuple[Window, ...], weight: int) -> float:
+    """How long the tightest window takes to allow one call of `weight`, in the long run: its price."""
+    return max((weight * window.seconds / window.limit for window in budget), default=0.0)
+
+
 class Budget:
     """Grants calls as long as every window has room for them.
 

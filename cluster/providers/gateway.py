@@ -27,11 +27,11 @@ from cluster.market import bars
 from cluster.market.intervals import Interval
 from cluster.providers.allowance import Allowance, OwnBudget
 from cluster.providers.breaker import Breaker, BreakerPolicy
-from cluster.providers.budget import Window
+from cluster.providers.budget import Window, seconds_per_call
 from cluster.providers.health import Health, HealthPolicy
 from cluster.providers.page import Page, page_of, tell_rejected
 from cluster.providers.protocol import BarProvider, Metered
-from cluster.providers.stats import Outcome, ProviderState, ProviderStats
+from cluster.providers.stats import Outcome, ProviderState, ProviderStats, Standing
 from cluster.redaction import redact
 
 
@@ -122,6 +122,12 @@ class Gateway:
             outcomes={str(outcome): count for outcome, count in self._outcomes.items()},
             rejected_bars=self._rejected,
         )
+
+    async def standing(self) -> Standing:
+        """What `router` chooses by."""
+        now_s, offer = self._clock.monotonic_s(), self._provider.capabilities
+        price_s = seconds_per_call(self._policy.budget, offer.weight)
+        return Standing(self._provider.name, offer, price_s, self._state(now_s), self._health.score(now_s))
 
     def _check(self, interval: Interval, start: datetime, end: datetime) -> None:
         offered = self._provider.capabilities.intervals

@@ -18,7 +18,7 @@ from cluster.market.intervals import Interval
 from cluster.providers import plans, registry
 from cluster.providers.gateway import Gateway, GatewayPolicy
 from cluster.providers.shared_budget import SharedBudget
-from cluster.providers.stats import ProviderStats
+from cluster.providers.stats import ProviderStats, Standing
 
 NAMESPACE = "finsight"
 
@@ -54,6 +54,10 @@ class GatewayActor:
         """See `Gateway.stats`."""
         await self._gateway.refresh()
         return self._gateway.stats()
+
+    async def standing(self) -> Standing:
+        """See `Gateway.standing`."""
+        return await self._gateway.standing()
 
 
 def start(
@@ -118,6 +122,11 @@ class RemoteGateway:
         """See `Gateway.stats`; errors as those of `fetch`."""
         stats: ProviderStats = await self._ask(self._handle.stats.remote())
         return stats
+
+    async def standing(self) -> Standing:
+        """See `Gateway.standing`; errors as those of `fetch`."""
+        standing: Standing = await self._ask(self._handle.standing.remote())
+        return standing
 
     async def _ask(self, answer: Awaitable[Answer]) -> Answer:
         try:

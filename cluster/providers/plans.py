@@ -63,8 +63,3 @@ def scope(name: str, options: Mapping[str, object]) -> str:
     if key and PLANS.get(name, Plan()).counted_by == "key":
         return f"{name}-{sha256(key.encode()).hexdigest()[:12]}"
     return name
-
-
-def seconds_per_call(budget: tuple[Window, ...], weight: int) -> float:
-    """How long the tightest window takes to allow one call of `weight`, in the long run: its price."""
-    return max((weight * window.seconds / window.limit for window in budget), default=0.0)

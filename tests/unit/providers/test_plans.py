@@ -6,7 +6,7 @@ import pytest
 
 from cluster.errors import ConfigError
 from cluster.providers import plans
-from cluster.providers.budget import Window
+from cluster.providers.budget import Window, seconds_per_call
 
 
 @pytest.mark.parametrize(
@@ -52,6 +52,6 @@ def test_a_budget_is_shared_by_those_whom_the_provider_counts_together() -> None
 
 
 def test_the_price_of_a_call_is_the_time_until_the_tightest_window_allows_another() -> None:
-    price = {name: plans.seconds_per_call(plan.budget, 2) for name, plan in plans.PLANS.items()}
+    price = {name: seconds_per_call(plan.budget, 2) for name, plan in plans.PLANS.items()}
     assert price == {"binance": 0.025, "yahoo": 2.0, "alpha_vantage": 6_912.0, "finnhub": 2.0}
-    assert plans.seconds_per_call((), 1) == 0.0
+    assert seconds_per_call((), 1) == 0.0
