@@ -8,11 +8,11 @@ from typing import Annotated, Any, Literal
 from fastapi import Path
 from pydantic import AfterValidator, BaseModel, Field, model_validator
 
+from cluster.market.adjustments import Adjusted
 from cluster.market.intervals import Interval
 from cluster.market.symbols import AssetType, Tier
 from serve_apps.schemas import Moment, Request, SymbolName
 
-Adjusted = Literal["none", "splits", "all"]
 Order = Literal["asc", "desc"]
 MissingState = Literal["open", "known"]
 MissingCause = Literal["not_fetched", "queued", "given_up", "no_data", "provider_hole", "rejected"]
@@ -50,7 +50,11 @@ class BarsRequest(Request):
         "holds more than MAX_DATA_POINTS bars.",
     )
     order: Order = Field("asc", description="`desc`: the newest first.")
-    adjusted: Adjusted = Field("none", description="Which corporate actions are applied.")
+    adjusted: Adjusted = Field(
+        Adjusted.NONE,
+        description="`none`: prices as they were traded. `splits`: prices and volume as if every split up to "
+        "now had always been. `all`: dividends are taken off the prices too.",
+    )
     cursor: Annotated[str, Field(max_length=512)] | None = Field(None, description=_CURSOR)
 
     @model_validator(mode="after")

@@ -14,9 +14,12 @@ from fastapi import APIRouter, Header, Query, Request
 from starlette.responses import Response, StreamingResponse
 
 from cluster.errors import InputError
+from cluster.market.adjustments import Adjusted
+from cluster.market.universe_csv import require_calendar
 from cluster.storage import bars as stored_bars
+from cluster.storage import corporate_actions
 from serve_apps import bar_formats, body, negotiation, paging, problems
-from serve_apps.market_schemas import Adjusted, BarPage, BarsRequest
+from serve_apps.market_schemas import BarPage, BarsRequest
 from serve_apps.services import Services
 
 CURSOR_HEADER = "X-Next-Cursor"
@@ -47,13 +50,13 @@ class BarRoutes:
         """The path, once for each method."""
         router = APIRouter(tags=["market data"])
         router.add_api_route(
-            _PATH, self.by_query, responses={**_answers(), **problems.documented(406, 422, 503)}
+            _PATH, self.by_query, responses={**_answers(), **problems.documented(406, 409, 422, 503)}
         )
         router.add_api_route(
             _PATH,
             self.by_body,
             methods=["POST"],
-            responses={**_answers(), **problems.documented(406, 408, 413, 415, 422, 503)},
+            responses={**_answers(), **problems.documented(406, 408, 409, 413, 415, 422, 503)},
             openapi_extra=body.documented(BarsRequest),
         )
         return router
@@ -73,9 +76,8 @@ class BarRoutes:
 
     async def _answer(self, asked: BarsRequest, accept: str | None) -> Response:
         media_type = negotiation.choose(accept, bar_formats.MEDIA_TYPES)
-        _require_supported(asked.adjusted)
-        await self._services.instrument(asked.symbol)
-        page = await self._page(asked)
+        instrument = await self._services.instrument(asked.symbol)
+        page = await self._page(asked, instrument.calendar)
         headers = {"Vary": "Accept"}
         if media_type == bar_formats.JSON:
             envelope = asked.model_dump(include={"symbol", "timeframe", "adjusted"})
@@ -86,7 +88,7 @@ class BarRoutes:
         made = await asyncio.to_thread(bar_formats.file, media_type, page.bars)
         return Response(made, media_type=media_type, headers=headers)
 
-    async def _page(self, asked: BarsRequest) -> _Page:
+    async def _page(self, asked: BarsRequest, calendar: str) -> _Page:
         limit = self._limit(asked.limit)
         newest = asked.order == "desc"
         start, end = _range_left(asked)
@@ -102,10 +104,17 @@ class BarRoutes:
                 "or give `limit` and follow `next_cursor`",
                 "#/limit",
             )
-        shown = found.slice(int(more and newest), limit)
+        shown = await self._adjusted(found.slice(int(more and newest), limit), calendar, asked.adjusted)
         if newest:
             shown = shown.take(np.arange(len(shown))[::-1])
         return _Page(shown, _cursor(shown) if more else None)
+
+    async def _adjusted(self, bars: pa.Table, calendar: str, adjusted: Adjusted) -> pa.Table:
+        if adjusted is Adjusted.NONE:
+            return bars
+        await asyncio.to_thread(require_calendar, calendar)  # the first look at a calendar takes a second
+        database, now = await self._services.database(), self._services.clock.now()
+        return await corporate_actions.adjusted(database, bars, calendar, adjusted, as_of=now)
 
     def _limit(self, asked: int | None) -> int:
         most = self._services.settings.max_data_points
@@ -122,15 +131,6 @@ def _answers() -> dict[int | str, dict[str, Any]]:
     binary = {"schema": {"type": "string", "format": "binary"}}
     files = {media: binary for media in bar_formats.MEDIA_TYPES if media != bar_formats.JSON}
     return {HTTPStatus.OK.value: {"model": BarPage, "content": files}}
-
-
-def _require_supported(adjusted: Adjusted) -> None:
-    if adjusted != "none":
-        raise InputError(
-            f"adjusted={adjusted}: corporate actions are not collected yet, so only `none`, the prices as "
-            "they were traded, is answered",
-            "#/adjusted",
-        )
 
 
 def _range_left(asked: BarsRequest) -> tuple[datetime | None, datetime | None]:

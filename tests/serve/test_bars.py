@@ -177,7 +177,7 @@ def test_an_unknown_type_is_refused_with_those_that_are_made(client: TestClient)
         ({"limit": 100_001}, "query limit", "at most 100000 (setting MAX_DATA_POINTS)"),
         ({"cursor": "not a cursor!"}, "query cursor", "start again without a cursor"),
         ({"cursor": "JzsgRFJPUCBUQUJMRQ"}, "query cursor", "start again without a cursor"),
-        ({"adjusted": "all"}, "query adjusted", "corporate actions are not collected yet"),
+        ({"adjusted": "dividends"}, "query adjusted", "'none', 'splits' or 'all'"),
         ({"order": "random"}, "query order", "'asc' or 'desc'"),
         ({"api_key": "secret"}, "query api_key", "not permitted"),
     ],

@@ -2,52 +2,18 @@
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Iterator
-from contextlib import contextmanager
 from datetime import UTC, datetime
-from typing import Any
 
-import pyarrow as pa
 import pytest
-from starlette.testclient import TestClient
 
-from cluster.clock import FakeClock
-from cluster.market.bars import BAR_SCHEMA
-from cluster.market.symbols import Instrument
 from cluster.settings import Settings
-from cluster.storage import bars, universe
-from cluster.storage.database import Database
-from serve_apps.api import create_app
 from tests.integration.storage.bar_tables import bar
+from tests.serve.market import replica
 
 pytestmark = pytest.mark.postgres
 
 # 2025-11-26 is the Wednesday before Thanksgiving; the 28th is a half day that ends at 18:00 UTC.
 WEDNESDAY, FRIDAY = datetime(2025, 11, 26, 14, 30, tzinfo=UTC), datetime(2025, 11, 28, 14, 30, tzinfo=UTC)
-INSTRUMENTS = [
-    Instrument("AAPL", "NASDAQ", "equity", "XNYS"),
-    Instrument("BTC-USD", "BINANCE", "crypto", "24/7"),
-]
-
-
-@contextmanager
-def replica(settings: Settings, dsn: str, now: datetime, *rows: dict[str, Any]) -> Iterator[TestClient]:
-    """A replica at `now` whose database has AAPL, BTC-USD and the bars `rows`."""
-    asyncio.run(_fill(dsn, rows))
-    app = create_app(settings.model_copy(update={"database_url": dsn}), clock=FakeClock(now))
-    with TestClient(app, raise_server_exceptions=False) as client:
-        yield client
-
-
-async def _fill(dsn: str, rows: tuple[dict[str, Any], ...]) -> None:
-    database = await Database.open(dsn, max_size=1)
-    try:
-        await universe.upsert(database, INSTRUMENTS)
-        async with database.transaction() as connection:
-            await bars.write(connection, pa.Table.from_pylist(list(rows), schema=BAR_SCHEMA))
-    finally:
-        await database.close()
 
 
 def at(day: int, hour: int, minute: int, second: int = 0) -> datetime:
