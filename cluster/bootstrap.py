@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping
+from dataclasses import replace
 
 from cluster.backfill import actor as backfill
 from cluster.backfill.actor import WorkerOptions
-from cluster.providers import gateway_actor
+from cluster.providers import gateway_actor, plans
 from cluster.settings import Settings
 
 
@@ -18,7 +19,9 @@ def start_actors(settings: Settings, env: Mapping[str, str]) -> list[str]:
     """
     for provider in settings.providers:
         options = settings.provider_options(provider)
-        gateway_actor.start(provider, options, shared_budget_url=settings.shared_budget_url, env=env)
+        policy = replace(plans.policy(provider, options), timeout_s=settings.provider_timeout_s)
+        shared = settings.shared_budget_url
+        gateway_actor.start(provider, options, policy, shared_budget_url=shared, env=env)
     for index in range(settings.backfill_workers):
         backfill.start(index, worker_options(settings), env=env)
     return actor_names(settings)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections import Counter
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import NoReturn
 
@@ -50,6 +50,10 @@ class GatewayPolicy:
     """An interval that the plan did not include is tried again after this."""
     breaker: BreakerPolicy = field(default_factory=BreakerPolicy)
     health: HealthPolicy = field(default_factory=HealthPolicy)
+
+
+_CLOSEST = {Interval.D1: timedelta(hours=22)}
+"""How soon the next bar may open: sessions come closer when the clocks change."""
 
 
 class Gateway:
@@ -98,6 +102,8 @@ class Gateway:
             pages.append(page.good)
             if page.last is None or (offer.short_page_ends and page.answered < offer.page_bars):
                 break
+            if page.last + _CLOSEST.get(interval, timedelta(seconds=interval.seconds)) >= end:
+                break  # no bar has room after it, so no call is spent on it
             cursor = page.last + timedelta(microseconds=1)
         return bars.concat(pages)
 
@@ -126,6 +132,7 @@ class Gateway:
     async def standing(self) -> Standing:
         """What `router` chooses by."""
         now_s, offer = self._clock.monotonic_s(), self._provider.capabilities
+        offer = replace(offer, intervals=offer.intervals - self._off(now_s))
         price_s = seconds_per_call(self._policy.budget, offer.weight)
         return Standing(self._provider.name, offer, price_s, self._state(now_s), self._health.score(now_s))
 
@@ -243,10 +250,13 @@ class Gateway:
         metrics.provider_health_score.labels(self._provider.name).set(self._health.score(now_s))
 
     def _state(self, now_s: float) -> ProviderState:
-        off = {i for i, until_s in self._not_entitled_until_s.items() if now_s < until_s}
-        if off >= self._provider.capabilities.intervals:
+        if self._off(now_s) >= self._provider.capabilities.intervals:
             return "NOT_ENTITLED"
         return self._breaker.state(now_s).value
+
+    def _off(self, now_s: float) -> frozenset[Interval]:
+        """The intervals that the plan does not include."""
+        return frozenset(each for each, until_s in self._not_entitled_until_s.items() if now_s < until_s)
 
     def _moment(self, at_s: float) -> datetime:
         """The wall-clock time of a second of the monotonic clock."""

@@ -110,6 +110,12 @@ async def test_a_short_page_is_not_the_end_where_the_provider_says_so(clock: Fak
     assert await fetch(Gateway(provider, clock)) == [0, 1, 6]
 
 
+async def test_no_call_is_spent_on_a_rest_that_has_no_room_for_a_bar(clock: FakeClock) -> None:
+    provider = Scripted(minutes(0, 1), minutes(2, 9), page_bars=2, short_page_ends=False)
+    assert await fetch(Gateway(provider, clock)) == [0, 1, 2, 9]
+    assert len(provider.asked) == 2
+
+
 async def test_a_provider_that_repeats_its_page_does_not_make_it_loop(clock: FakeClock) -> None:
     provider = Scripted(minutes(0, 1, 2), minutes(0, 1, 2), page_bars=3)
     assert await fetch(Gateway(provider, clock)) == [0, 1, 2]
