@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping
+from dataclasses import replace
 
 from cluster.backfill import actor as backfill
 from cluster.backfill.actor import WorkerOptions
-from cluster.providers import gateway_actor
-from cluster.providers.gateway import GatewayPolicy
+from cluster.providers import gateway_actor, plans
 from cluster.settings import Settings
 
 
@@ -17,8 +17,11 @@ def start_actors(settings: Settings, env: Mapping[str, str]) -> list[str]:
 
     `env` is the environment of the actors' processes. ConfigError when a provider's options are wrong.
     """
-    for provider, options in settings.providers.items():
-        gateway_actor.start(provider, options, gateway_policy(settings), env=env)
+    for provider in settings.providers:
+        options = settings.provider_options(provider)
+        policy = replace(plans.policy(provider, options), timeout_s=settings.provider_timeout_s)
+        shared = settings.shared_budget_url
+        gateway_actor.start(provider, options, policy, shared_budget_url=shared, env=env)
     for index in range(settings.backfill_workers):
         backfill.start(index, worker_options(settings), env=env)
     return actor_names(settings)
@@ -30,16 +33,12 @@ def actor_names(settings: Settings) -> list[str]:
     return gateways + [backfill.actor_name(index) for index in range(settings.backfill_workers)]
 
 
-def gateway_policy(settings: Settings) -> GatewayPolicy:
-    """What the settings say about gateways."""
-    return GatewayPolicy(timeout_s=settings.provider_timeout_s)
-
-
 def worker_options(settings: Settings) -> WorkerOptions:
     """What the settings say about backfill workers."""
     return WorkerOptions(
         database_url=settings.require_database_url(),
         providers=tuple(settings.providers),
+        source_rule=settings.source_rule,
         limits=settings.backfill_limits,
         batch=settings.backfill_batch_size,
         concurrency=settings.backfill_batch_size,

@@ -45,6 +45,9 @@ provider_selected_total = _counter("provider_selected_total", "Calls made to a p
 provider_errors_total = _counter(
     "provider_errors_total", "Calls to a provider that gave no bars, by kind.", "provider", "kind"
 )
+source_changes_total = _counter(
+    "source_changes_total", "Sessions that go on with bars of another provider.", "before", "after"
+)
 provider_health_score = _gauge("provider_health_score", "0 (nothing works) to 1 (all is well).", "provider")
 provider_request_ms = _histogram("provider_request_ms", "Duration of calls to providers in ms.", _MS)
 

@@ -19,8 +19,14 @@ from pydantic import AliasChoices, BaseModel, ConfigDict, Field, SecretStr, Vali
 
 from cluster.errors import ConfigError
 from cluster.market.symbols import Tier
+from cluster.redaction import redact
 
 Profile = Literal["development", "production"]
+Rule = Literal["announce", "never"]
+
+KEYED = {name: name for name in ("binance", "finnhub", "alpha_vantage")} | {"yahoo": "yahoo_finance"}
+"""Providers that may have a key: name -> the beginning of the setting that holds it."""
+_SECRET_OPTION = ("key", "secret", "token", "password")
 
 
 def _setting(env: str, default: Any, description: str, **constraints: Any) -> Any:
@@ -108,6 +114,30 @@ class Settings(BaseModel):
         "FINSIGHT_PROVIDER_TIMEOUT_S", 30.0, "Longest wait for one answer.", gt=0
     )
 
+    binance_api_key: SecretStr | None = _setting(
+        "BINANCE_API_KEY", None, "Goes with requests to Binance; its bars need none."
+    )
+    binance_secret_key: SecretStr | None = _setting(
+        "BINANCE_SECRET_KEY", None, "Signs orders at Binance, of which FinSight makes none."
+    )
+    finnhub_api_key: SecretStr | None = _setting("FINNHUB_API_KEY", None, "Key of Finnhub.")
+    alpha_vantage_api_key: SecretStr | None = _setting("ALPHA_VANTAGE_API_KEY", None, "Key of Alpha Vantage.")
+    yahoo_finance_api_key: SecretStr | None = _setting(
+        "YAHOO_FINANCE_API_KEY", None, "For a paid gateway to Yahoo; Yahoo itself needs none."
+    )
+    source_rule: Rule = _setting(
+        "FINSIGHT_SOURCE_RULE",
+        "announce",
+        "When the provider that a session began with fails: another goes on and that is counted, or none.",
+    )
+    use_rlc: bool = _setting(
+        "USE_RLC", default=False,
+        description="Whether all clusters on one `RLC_REDIS_URL` share the budget of every provider.",
+    )  # fmt: skip
+    rlc_redis_url: str | None = _setting(
+        "RLC_REDIS_URL", None, "Redis that holds the shared budgets; unset: `REDIS_URL`."
+    )
+
     max_data_points: int = _setting("MAX_DATA_POINTS", 100_000, "Most bars or rows in one request.", gt=0)
     max_body_bytes: int = _setting("FINSIGHT_MAX_BODY_BYTES", 8_000_000, "Largest request body.", gt=0)
 
@@ -139,6 +169,12 @@ class Settings(BaseModel):
     def _absolute(cls, folder: Path | None) -> Path | None:
         return folder.expanduser().resolve() if folder else None
 
+    @field_validator(*(f"{each}_api_key" for each in KEYED.values()), "binance_secret_key", mode="before")
+    @classmethod
+    def _stripped(cls, key: object) -> object:
+        # Files and secret stores like to end with a newline, which no header may have.
+        return (key.strip() or None) if isinstance(key, str) else key
+
     @field_validator("providers", mode="before")
     @classmethod
     def _parsed(cls, providers: object) -> object:
@@ -153,6 +189,16 @@ class Settings(BaseModel):
             "T2": self.backfill_max_concurrency_t2,
             "T3": self.backfill_max_concurrency_t3,
         }
+
+    def provider_options(self, name: str) -> dict[str, Any]:
+        """What provider `name` is made with: its options, and its key unless they have one."""
+        key: SecretStr | None = getattr(self, f"{KEYED[name]}_api_key") if name in KEYED else None
+        return {**({"api_key": key.get_secret_value()} if key else {}), **self.providers.get(name, {})}
+
+    @property
+    def shared_budget_url(self) -> str | None:
+        """The Redis that holds the budgets of all clusters; `None` when this cluster has its own."""
+        return (self.rlc_redis_url or self.require_redis_url()) if self.use_rlc else None
 
     def port(self, name: Literal["api", "dashboard", "mlflow", "metrics"]) -> int:
         """The port that part `name` listens on, offset included."""
@@ -283,7 +329,7 @@ def _explain(problem: Any) -> str:
     by_env = {env: field for field, env in environment_names().items()}
     field = by_env.get(name, name)
     env = environment_names().get(field, name)
-    shown = "(hidden)" if "key" in field else repr(problem["input"])
+    shown = "(hidden)" if "key" in field else redact(repr(problem["input"]))
     return f"{field} (environment {env}) = {shown}: {problem['msg']}."
 
 
@@ -302,9 +348,17 @@ def _revealed(value: Any) -> Any:
 def shown(settings: Settings) -> dict[str, Any]:
     """The settings as JSON types, passwords and keys hidden."""
     values = settings.model_dump(mode="json")
-    for name in ("database_url", "redis_url", "mlflow_tracking_uri"):
+    for name in ("database_url", "redis_url", "rlc_redis_url", "mlflow_tracking_uri"):
         values[name] = hide_password(values[name])
+    values["providers"] = {name: _hidden(options) for name, options in values["providers"].items()}
     return values
+
+
+def _hidden(options: Mapping[str, Any]) -> dict[str, Any]:
+    return {
+        name: "***" if any(map(name.lower().count, _SECRET_OPTION)) else value
+        for name, value in options.items()
+    }
 
 
 def hide_password(url: str | None) -> str | None:

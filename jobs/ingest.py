@@ -202,7 +202,7 @@ def parse(words: Sequence[str] | None = None) -> argparse.Namespace:
 
 def work(options: argparse.Namespace, settings: Settings, progress: Progress) -> Mapping[str, Any]:
     """Do what the command line asks for."""
-    provider = registry.create(options.provider, settings.providers.get(options.provider, {}))
+    provider = registry.create(options.provider, settings.provider_options(options.provider))
     wanted = Wanted(options.interval, options.symbols, options.start, options.end)
 
     async def connected() -> dict[str, Any]:

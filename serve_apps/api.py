@@ -17,11 +17,16 @@ from cluster.clock import Clock
 from cluster.settings import Settings, load
 from serve_apps import documents, problems
 from serve_apps.instrumentation import Instrumentation
+from serve_apps.routes.bars import BarRoutes
+from serve_apps.routes.dead_letters import DeadLetterRoutes
+from serve_apps.routes.gaps import GapRoutes
 from serve_apps.routes.health import HealthRoutes
 from serve_apps.routes.metrics import MetricsRoutes
 from serve_apps.routes.models import ModelRoutes
 from serve_apps.routes.ops import OpsRoutes
 from serve_apps.routes.predict import PredictRoutes
+from serve_apps.routes.prices import PriceRoutes
+from serve_apps.routes.symbols import SymbolRoutes
 from serve_apps.services import Services
 
 if TYPE_CHECKING:
@@ -53,10 +58,15 @@ def create_app(settings: Settings, *, clock: Clock | None = None, on_ray: bool =
     app = documents.application(lifespan=lifespan)
     app.state.services = services
     routes = (
+        PriceRoutes(services),
+        BarRoutes(services),
+        SymbolRoutes(services),
+        GapRoutes(services),
         PredictRoutes(services),
         ModelRoutes(services),
         HealthRoutes(services),
         OpsRoutes(services),
+        DeadLetterRoutes(services),
         pages,
     )
     for family in routes:

@@ -10,11 +10,19 @@ from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from serve_apps.market_schemas import BarsRequest, NewSymbol, SymbolChange
 from serve_apps.problems import Problem
 from serve_apps.schemas import BackfillRequest, PredictRequest
 from serve_apps.services import VERSION
 
-_READ_BY_US: tuple[type[BaseModel], ...] = (PredictRequest, BackfillRequest, Problem)
+_READ_BY_US: tuple[type[BaseModel], ...] = (
+    PredictRequest,
+    BackfillRequest,
+    BarsRequest,
+    NewSymbol,
+    SymbolChange,
+    Problem,
+)
 """Models that FastAPI does not see, because `serve_apps.body` and `serve_apps.problems` handle them."""
 
 # ReDoc would load its logo from its makers' server.

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from http import HTTPStatus
 from typing import Any, TypeVar
 
@@ -79,6 +80,16 @@ class InvalidRequest(errors.InputError):
         first = f"{fields[0].pointer}: {fields[0].detail}" if fields else "invalid"
         more = f" (and {len(failures) - 1} more)" if len(failures) > 1 else ""
         return cls(f"The request is not valid. {first}{more}", fields)
+
+
+@contextmanager
+def of_query() -> Iterator[None]:
+    """Errors of input inside point at the parameters of the query, and not into a body."""
+    try:
+        yield
+    except errors.InputError as error:
+        error.pointer = error.pointer.replace("#/", "query ", 1)
+        raise
 
 
 def parse(model: type[_Model], body: bytes) -> _Model:

@@ -331,6 +331,31 @@ class BackfillAccepted(BaseModel):
     jobs: list[BackfillJob]
 
 
+class BackfillAttempt(BaseModel):
+    """One attempt of a job."""
+
+    attempt: int = Field(description="1 for the first, and for the first after a requeue.")
+    worker: str
+    started_at: datetime
+    ended_at: datetime | None
+    outcome: Literal["done", "failed", "dead", "snoozed", "released", "lease_expired"] | None
+    message: str | None = Field(description="What went wrong.")
+
+
+class DeadLetter(BackfillJob):
+    """A job that was given up, with its history."""
+
+    requeue_count: int = Field(description="How often somebody has requeued it before.")
+    history: list[BackfillAttempt] = Field(description="The last 20 attempts, the oldest first.")
+
+
+class DeadLetterPage(BaseModel):
+    """A page of given-up jobs, the youngest job first."""
+
+    items: list[DeadLetter]
+    next_cursor: str | None = Field(description="Pass it as `cursor` for the next page; null on the last.")
+
+
 class BudgetWindow(BaseModel):
     """What is left of one window of a provider's rate limit."""
 

@@ -19,6 +19,7 @@ from ray.actor import ActorHandle
 
 from cluster import logs
 from cluster.backfill.pool import Pool, PoolStats
+from cluster.backfill.route import Route
 from cluster.backfill.worker import Worker
 from cluster.clock import SystemClock
 from cluster.errors import NotRunning, ProviderDown, StorageError
@@ -27,6 +28,8 @@ from cluster.market.instants import Instants
 from cluster.market.intervals import Interval
 from cluster.market.symbols import Tier
 from cluster.providers import gateway_actor
+from cluster.providers.router import Router, Rule
+from cluster.providers.stats import Standing
 from cluster.storage import universe
 from cluster.storage.backfill_jobs import BackfillQueue
 from cluster.storage.database import Database
@@ -43,7 +46,8 @@ class WorkerOptions:
 
     database_url: str = field(repr=False)
     providers: tuple[str, ...]
-    """Asked in this order for a job that names none."""
+    """Those that a job is routed to when it names none; of equals the first."""
+    source_rule: Rule = "announce"
     limits: Mapping[Tier, int] = field(default_factory=dict)
     """Most running jobs a tier, over all workers."""
     batch: int = 8
@@ -70,6 +74,16 @@ class LazyGateway:
             self._gateway = await self._found()
         try:
             return await self._gateway.fetch(symbol, interval, start, end)
+        except ProviderDown:
+            self._gateway = None
+            raise
+
+    async def standing(self) -> Standing:
+        """See `Gateway.standing`; errors as those of `fetch`."""
+        if self._gateway is None:
+            self._gateway = await self._found()
+        try:
+            return await self._gateway.standing()
         except ProviderDown:
             self._gateway = None
             raise
@@ -144,7 +158,8 @@ class BackfillActor:
         options, clock = self._options, SystemClock()
         queue = BackfillQueue(database, lease_s=options.lease_s, limits=options.limits)
         sources = {name: LazyGateway(name, self._namespace) for name in options.providers}
-        worker = Worker(queue, sources, UniverseCalendar(database), clock)
+        route = Route(database, Router(sources, clock, options.source_rule))
+        worker = Worker(queue, sources, UniverseCalendar(database), clock, route)
         return Pool(
             self._name,
             queue,

@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from datetime import datetime
+from functools import partial
 from random import random
 from typing import Literal, Protocol, assert_never
 
@@ -38,6 +39,12 @@ Expected = Callable[[str, Interval, datetime, datetime], Awaitable[Instants | No
 """Opens of the bars that should exist in a half-open range; `None` when nobody knows the symbol."""
 
 
+Ask = Callable[[BarSource], Awaitable[pa.Table]]
+"""Has a source give the bars of the job at hand; errors as those of `BarSource.fetch`."""
+Routing = Callable[[Lease, Ask], Awaitable[tuple[str, pa.Table]]]
+"""Finds somebody who gives the bars of a job; answers the provider and its bars."""
+
+
 class Jobs(Protocol):
     """What a worker needs of the queue."""
 
@@ -61,8 +68,9 @@ class Jobs(Protocol):
 class Worker:
     """Works one job at a time per call; any number of calls may run at once.
 
-    `sources` are asked in their order when a job names no provider, until one is entitled and knows the
-    symbol. A source that gives no answer within `fetch_timeout_s` counts as down.
+    A job that names no provider goes to those that `route` chooses; without a route `sources` are asked in
+    their order, until one is entitled and knows the symbol. A source that gives no answer within
+    `fetch_timeout_s` counts as down.
     """
 
     def __init__(
@@ -71,6 +79,7 @@ class Worker:
         sources: Mapping[str, BarSource],
         expected: Expected,
         clock: Clock,
+        route: Routing | None = None,
         *,
         fetch_timeout_s: float = 60.0,
         grace_s: float = 60.0,
@@ -79,6 +88,7 @@ class Worker:
         self._sources = dict(sources)
         self._expected = expected
         self._clock = clock
+        self._route = route
         self._fetch_timeout_s = fetch_timeout_s
         self._grace_s = grace_s
 
@@ -116,6 +126,8 @@ class Worker:
         return "done"
 
     async def _fetch(self, lease: Lease) -> tuple[str, pa.Table]:
+        if lease.provider is None and self._route is not None:
+            return await self._route(lease, partial(self._ask, lease=lease))
         refusals: list[str] = []
         for name, source in self._candidates(lease):
             try:

@@ -63,16 +63,18 @@ def validate(*, as_json: JsonOption = False) -> None:
 def wrong(environ: Mapping[str, str]) -> list[str]:
     """What is wrong with the configuration, in sentences; empty when nothing is."""
     from cluster import settings
-    from cluster.providers import registry
+    from cluster.providers import plans, registry
 
     try:
         loaded = settings.load(environ=environ)
     except ConfigError as error:
         return str(error).splitlines()
     problems = []
-    for name, options in loaded.providers.items():
+    for name in loaded.providers:
+        options = loaded.provider_options(name)
         try:
             registry.create(name, options)
+            plans.policy(name, options)
         except ConfigError as error:
             problems.append(f"providers (environment FINSIGHT_PROVIDERS): {error}.")
     return [*problems, *_wrong_model(loaded)]

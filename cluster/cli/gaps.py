@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING, Annotated
@@ -16,26 +16,10 @@ from cluster.cli.symbols import require
 from cluster.market.intervals import Interval
 
 if TYPE_CHECKING:
-    from cluster.market.gaps import Gap
-    from cluster.market.instants import Instants
-    from cluster.market.symbols import Instrument
-    from cluster.storage.backfill_merge import Span
+    from cluster.backfill import missing
     from cluster.storage.database import Database
 
 OPEN = "open"
-
-# The first cause that explains a missing bar is told.
-_CAUSES = """
-SELECT 'in the queue' AS cause, start_ts, end_ts FROM backfill_jobs
-WHERE symbol = $1 AND interval = $2 AND state IN ('ready', 'leased') AND start_ts < $4 AND end_ts > $3
-UNION ALL
-SELECT CASE cause WHEN 'rejected' THEN 'bars of ' || provider || ' not valid'
-                  ELSE provider || ' has none' END, start_ts, end_ts FROM known_gaps
-WHERE symbol = $1 AND interval = $2 AND start_ts < $4 AND end_ts > $3
-UNION ALL
-SELECT 'given up: ' || coalesce(reason, 'no reason'), start_ts, end_ts FROM backfill_jobs
-WHERE symbol = $1 AND interval = $2 AND state = 'dead' AND start_ts < $4 AND end_ts > $3
-"""
 
 
 @dataclass(frozen=True)
@@ -94,76 +78,37 @@ async def _search(
     end: datetime | None,
 ) -> tuple[list[Missing], list[str]]:
     """Everything that is missing, and the symbols that have no bar and so, without `start`, no beginning."""
+    from cluster.backfill import missing
     from cluster.clock import SystemClock
-    from cluster.storage import bars, universe
+    from cluster.storage import universe
 
     chosen = [await require(database, name) for name in symbols] or await universe.listed(database)
-    found: list[Missing] = []
-    empty = []
-    for instrument in chosen:
-        oldest = await bars.read(database, instrument.symbol, interval, limit=1)
-        since = start or (oldest["ts"][0].as_py() if oldest.num_rows else None)
-        if since is None:
-            empty.append(instrument.symbol)
-        else:
-            found += await _missing(database, instrument, interval, since, end or SystemClock().now())
-    return found, empty
+    now = SystemClock().now()
+    starts = await missing.since(database, chosen, interval, start)
+    wanted = missing.settled(chosen, starts, interval, end or now, now)
+    found = [told(each) for each in await missing.find(database, wanted, interval)]
+    return found, [each.symbol for each in chosen if each.symbol not in starts]
 
 
-async def _missing(
-    database: Database, instrument: Instrument, interval: Interval, start: datetime, end: datetime
-) -> list[Missing]:
-    from cluster.backfill.plan import settled_end
-    from cluster.backfill.scan import Scan
-    from cluster.clock import SystemClock
-    from cluster.market import calendars
-    from cluster.storage import bars
-
-    end = settled_end(end, interval, SystemClock().now(), Scan().grace_s)
-    if end <= start:
-        return []
-    expected = calendars.expected_opens(instrument.calendar, interval, start, end)
-    stored = await bars.opens(database, instrument.symbol, interval, start, end)
-    causes = await _causes(database, instrument.symbol, interval, start, end)
-    return explained(instrument, interval, expected, stored, causes)
-
-
-async def _causes(
-    database: Database, symbol: str, interval: Interval, start: datetime, end: datetime
-) -> dict[str, list[Span]]:
-    from cluster.storage.backfill_records import span_of
-
-    causes: dict[str, list[Span]] = {}
-    async with database.connection() as connection:
-        for row in await connection.fetch(_CAUSES, symbol, str(interval), start, end):
-            causes.setdefault(row["cause"], []).append(span_of(row))
-    return causes
-
-
-def explained(
-    instrument: Instrument,
-    interval: Interval,
-    expected: Instants,
-    stored: Instants,
-    causes: Mapping[str, Sequence[Span]],
-) -> list[Missing]:
-    """The missing bars by range, oldest first; each has the first of `causes` that covers it, else `open`."""
-    import numpy as np
-
-    from cluster.backfill.plan import within
-    from cluster.market.gaps import find
-
-    left = np.setdiff1d(expected, stored)
-    found = []
-    for cause, spans in [*causes.items(), (OPEN, None)]:
-        mine = left if spans is None else within(left, spans)
-        holes = find(expected, np.setdiff1d(expected, mine), interval)
-        found += [_of(instrument, interval, hole, cause) for hole in holes]
-        left = np.setdiff1d(left, mine)
-    return sorted(found, key=lambda each: each.start)
-
-
-def _of(instrument: Instrument, interval: Interval, hole: Gap, cause: str) -> Missing:
+def told(found: missing.Missing) -> Missing:
+    """The same in the words of this command."""
+    instrument, gap = found.instrument, found.gap
+    words = in_words(found.cause)
     return Missing(
-        instrument.symbol, str(interval), instrument.tier, hole.start, hole.end, hole.missing, cause
+        instrument.symbol, str(found.interval), instrument.tier, gap.start, gap.end, gap.missing, words
     )
+
+
+def in_words(cause: missing.Cause) -> str:
+    """Why bars are missing, for people."""
+    match cause.name:
+        case "not_fetched":
+            return OPEN
+        case "queued":
+            return "in the queue"
+        case "given_up":
+            return f"given up: {cause.detail or 'no reason'}"
+        case "rejected":
+            return f"bars of {cause.provider} not valid"
+        case "no_data" | "provider_hole":
+            return f"{cause.provider} has none"

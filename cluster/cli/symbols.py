@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -50,6 +52,7 @@ def register(app: typer.Typer) -> None:
     family.command()(show)
     family.command()(add)
     family.command("set")(change)
+    family.command("import")(import_file)
 
 
 def list_symbols(
@@ -126,7 +129,9 @@ def add(
     as_json: JsonOption = False,
 ) -> None:
     """Add one symbol. Its history comes with `finsight backfill SYMBOL`."""
-    chosen = calendar or ("24/7" if asset_type == "crypto" else "XNYS")
+    from cluster.market.universe_csv import default_calendar
+
+    chosen = calendar or default_calendar(asset_type)
     _check_calendar(chosen)
     instrument = Instrument(
         symbol, exchange, asset_type, chosen, name=name or "", currency=currency, tier=tier or "T2"
@@ -138,11 +143,10 @@ def add(
 async def _add(database: Database, instrument: Instrument) -> None:
     from cluster.storage import universe
 
-    if await universe.get(database, instrument.symbol) is not None:
+    if not await universe.add(database, instrument):
         raise InputError(
             f"{instrument.symbol} is in the universe already; `finsight symbols set` changes it."
         )
-    await universe.upsert(database, [instrument])
 
 
 def change(
@@ -168,17 +172,80 @@ def change(
 async def _change(database: Database, symbol: str, changes: Mapping[str, object]) -> Instrument:
     from cluster.storage import universe
 
-    changed = replace(await require(database, symbol), **changes)  # type: ignore[arg-type]
-    await universe.upsert(database, [changed])
-    return changed
+    changed = await universe.change(database, symbol, changes)
+    return changed or await require(database, symbol)
+
+
+def import_file(
+    file: Annotated[
+        Path, typer.Argument(metavar="FILE.csv", exists=True, dir_okay=False, help="UTF-8, with a header.")
+    ],
+    tag: Annotated[
+        str | None,
+        typer.Option(help="Name of the version; default: the file's name and the time.", show_default=False),
+    ] = None,
+    *,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only check the file.")] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Add the symbols of a CSV file, or bring them up to date: all of them or none.
+
+    The header has symbol and exchange, and any of asset_type, calendar, name, currency, tier, active, adv_21d
+    and mkt_cap. Symbols that are not in the file stay as they are. The import becomes a version of the
+    universe.
+    """
+    content = file.read_bytes()
+    instruments = _parsed(file, content)
+    if dry_run:
+        facts: dict[str, object] = {"symbols": len(instruments)}
+    else:
+        facts = with_database(
+            lambda database: _import(database, instruments, _tag(file, tag), _meta(file, content))
+        )
+    terminal.emit(facts, as_json=as_json, text=terminal.facts(facts))
+    if dry_run and not as_json:
+        terminal.talk("Nothing was changed; without --dry-run the file is imported.")
+
+
+def _parsed(file: Path, content: bytes) -> list[Instrument]:
+    from cluster.market import universe_csv
+
+    try:
+        return universe_csv.parse(content.decode("utf-8-sig").splitlines(keepends=True))
+    except UnicodeDecodeError as error:
+        raise InputError(f"{file} is not UTF-8: {error}. Nothing was changed.") from None
+    except InputError as error:
+        raise InputError(f"{file} was not imported, and nothing was changed.\n{error}") from None
+
+
+def _tag(file: Path, given: str | None) -> str:
+    from cluster.clock import SystemClock
+
+    return given or f"{file.stem}-{SystemClock().now():%Y%m%dT%H%M%SZ}"
+
+
+def _meta(file: Path, content: bytes) -> dict[str, object]:
+    return {"source": "csv", "file": file.name, "sha256": hashlib.sha256(content).hexdigest()}
+
+
+async def _import(
+    database: Database, instruments: list[Instrument], tag: str, meta: Mapping[str, object]
+) -> dict[str, object]:
+    from cluster.storage import universe
+
+    done = await universe.import_all(database, instruments, tag, meta)
+    return {
+        "version": done.version.version_tag,
+        "added": len(done.added),
+        "changed": len(done.changed),
+        "unchanged": done.unchanged,
+    }
 
 
 def _check_calendar(calendar: str) -> None:
-    from cluster.clock import SystemClock
-    from cluster.market import calendars
+    from cluster.market.universe_csv import require_calendar
 
-    now = SystemClock().now()
     try:
-        calendars.sessions(calendar, now, now)
+        require_calendar(calendar)
     except InputError as error:
         raise typer.BadParameter(str(error)) from None

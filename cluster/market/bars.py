@@ -113,6 +113,11 @@ def on_grid(ts: Instants, interval: Interval) -> Flags:
     return aligned
 
 
+def grid_is_interval(interval: Interval) -> bool:
+    """Whether two bars on the grid that are one interval apart cannot have a third between them."""
+    return _GRID_S[interval] == interval.seconds
+
+
 def opens(table: pa.Table) -> Instants:
     """The column `ts` as `datetime64[us]` in UTC."""
     ts: Instants = table["ts"].cast(pa.int64()).to_numpy().view("datetime64[us]")

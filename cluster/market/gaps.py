@@ -11,6 +11,9 @@ import numpy.typing as npt
 from cluster.market.instants import Instants, to_moment
 from cluster.market.intervals import Interval
 
+Places = npt.NDArray[np.int64]
+"""Indices into an array."""
+
 
 @dataclass(frozen=True, slots=True)
 class Gap:
@@ -30,10 +33,21 @@ def find(expected: Instants, stored: Instants, interval: Interval) -> list[Gap]:
     first, so a range never holds a stored bar of the calendar, and ranges never overlap.
     """
     missing = np.flatnonzero(~_contains(stored, expected))
+    return [gap for gap, _ in labelled(expected, missing, np.zeros(len(missing), np.int64), interval)]
+
+
+def labelled(
+    expected: Instants, missing: Places, labels: Places, interval: Interval
+) -> list[tuple[Gap, int]]:
+    """The ranges of missing bars, each of one label; ranges as in `find`.
+
+    `missing` holds places in `expected`, ascending, and `labels` one number for each of them.
+    """
     if not len(missing):
         return []
-    breaks = np.flatnonzero(np.diff(missing) > 1) + 1
-    return [_gap(expected, run[0], run[-1], interval) for run in np.split(missing, breaks)]
+    breaks = np.flatnonzero((np.diff(missing) > 1) | (np.diff(labels) != 0)) + 1
+    runs = zip(np.split(missing, breaks), np.split(labels, breaks), strict=True)
+    return [(_gap(expected, run[0], run[-1], interval), int(label[0])) for run, label in runs]
 
 
 def _gap(expected: Instants, first: int, last: int, interval: Interval) -> Gap:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from collections import deque
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from cluster.errors import ConfigError
@@ -16,6 +18,18 @@ class Window:
     seconds: float
 
 
+_UNIT_S = {"s": 1, "m": 60, "h": 3_600, "d": 86_400}
+
+
+def used_of(window: Window, usage: Mapping[str, int]) -> int:
+    """What `usage`, such as `{"1m": 37}`, says of `window`; 0 when it says nothing."""
+    for name, used in usage.items():
+        length = re.fullmatch(r"(\d{1,9})([smhd])", name)
+        if length and int(length[1]) * _UNIT_S[length[2]] == window.seconds:
+            return used
+    return 0
+
+
 @dataclass(frozen=True, slots=True)
 class WindowLeft:
     """What is left of one window."""
@@ -23,6 +37,19 @@ class WindowLeft:
     limit: int
     seconds: float
     left: int
+
+
+def checked(windows: tuple[Window, ...]) -> tuple[Window, ...]:
+    """`windows`; raises `ConfigError` for one that is impossible."""
+    for window in windows:
+        if window.limit < 1 or window.seconds <= 0:
+            raise ConfigError(f"budget window {window} must have limit >= 1 and seconds > 0")
+    return windows
+
+
+def seconds_per_call(budget: tuple[Window, ...], weight: int) -> float:
+    """How long the tightest window takes to allow one call of `weight`, in the long run: its price."""
+    return max((weight * window.seconds / window.limit for window in budget), default=0.0)
 
 
 class Budget:
@@ -33,10 +60,7 @@ class Budget:
     """
 
     def __init__(self, windows: tuple[Window, ...] = ()) -> None:
-        for window in windows:
-            if window.limit < 1 or window.seconds <= 0:
-                raise ConfigError(f"budget window {window} must have limit >= 1 and seconds > 0")
-        self._logs = [_Log(window) for window in windows]
+        self._logs = [_Log(window) for window in checked(windows)]
         self._closed_until_s = float("-inf")
 
     def reserve(self, weight: int, now_s: float) -> float | None:
@@ -55,6 +79,14 @@ class Budget:
     def close_until(self, until_s: float) -> None:
         """Grant nothing before `until_s`: the provider itself said when to come back."""
         self._closed_until_s = max(self._closed_until_s, until_s)
+
+    def correct(self, usage: Mapping[str, int], now_s: float) -> None:
+        """Count at least what the provider says is used, as in `{"1m": 37}`: others may spend it, too.
+
+        What we counted beyond that stays: calls on their way, and windows that the provider begins anew.
+        """
+        for log in self._logs:
+            log.raise_to(usage, now_s)
 
     def left(self, now_s: float) -> list[WindowLeft]:
         """What is left of every window; nothing while the provider has closed the budget."""
@@ -86,9 +118,15 @@ class _Log:
         self._grants.append((now_s, weight))
         self._used += weight
 
+    def raise_to(self, usage: Mapping[str, int], now_s: float) -> None:
+        self._forget(now_s)
+        unknown = used_of(self._window, usage) - self._used
+        if unknown > 0:
+            self.add(unknown, now_s)
+
     def left(self, now_s: float, *, closed: bool) -> WindowLeft:
         self._forget(now_s)
-        left = 0 if closed else self._window.limit - self._used
+        left = 0 if closed else max(0, self._window.limit - self._used)
         return WindowLeft(self._window.limit, self._window.seconds, left)
 
     def _forget(self, now_s: float) -> None:

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from dataclasses import dataclass, field
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import NoReturn
 
-import numpy as np
 import pyarrow as pa
-import structlog
 
 from cluster import metrics
 from cluster.clock import Clock, SystemClock
@@ -25,16 +24,15 @@ from cluster.errors import (
     RateLimited,
 )
 from cluster.market import bars
-from cluster.market.instants import to_moment
 from cluster.market.intervals import Interval
+from cluster.providers.allowance import Allowance, OwnBudget
 from cluster.providers.breaker import Breaker, BreakerPolicy
-from cluster.providers.budget import Budget, Window
+from cluster.providers.budget import Window, seconds_per_call
 from cluster.providers.health import Health, HealthPolicy
-from cluster.providers.protocol import BarProvider
-from cluster.providers.stats import Outcome, ProviderState, ProviderStats
+from cluster.providers.page import Page, page_of, tell_rejected
+from cluster.providers.protocol import BarProvider, Metered
+from cluster.providers.stats import Outcome, ProviderState, ProviderStats, Standing
 from cluster.redaction import redact
-
-_log = structlog.get_logger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,29 +44,16 @@ class GatewayPolicy:
     """For one call, that is one page."""
     concurrency: int = 8
     """Most calls at a time."""
+    patience_s: float = 5.0
+    """A call waits so long for the budget before it is refused."""
     entitlement_retry_s: float = 86_400.0
     """An interval that the plan did not include is tried again after this."""
     breaker: BreakerPolicy = field(default_factory=BreakerPolicy)
     health: HealthPolicy = field(default_factory=HealthPolicy)
 
 
-@dataclass(frozen=True, slots=True)
-class _Page:
-    good: pa.Table
-    """The valid bars in the range that was asked for."""
-    answered: int
-    """All bars of the answer."""
-    last: datetime | None
-    """Open of the last bar in the range, valid or not; the next page begins after it."""
-
-
-def _page_of(checked: bars.Validated, start: datetime, end: datetime) -> _Page:
-    good = bars.between(checked.good, start, end)
-    dated = checked.rejected.filter(checked.rejected["ts"].is_valid())
-    rejected = bars.between(dated, start, end)
-    opens = np.concatenate([bars.opens(good), bars.opens(rejected)])
-    last = to_moment(opens.max()) if len(opens) else None
-    return _Page(good, len(checked.good) + len(checked.rejected), last)
+_CLOSEST = {Interval.D1: timedelta(hours=22)}
+"""How soon the next bar may open: sessions come closer when the clocks change."""
 
 
 class Gateway:
@@ -80,15 +65,22 @@ class Gateway:
     """
 
     def __init__(
-        self, provider: BarProvider, clock: Clock | None = None, policy: GatewayPolicy | None = None
+        self,
+        provider: BarProvider,
+        clock: Clock | None = None,
+        policy: GatewayPolicy | None = None,
+        allowance: Allowance | None = None,
+        sleep: Callable[[float], Awaitable[object]] = asyncio.sleep,
     ) -> None:
         self._provider = provider
         self._clock = clock or SystemClock()
         self._policy = policy or GatewayPolicy()
-        self._budget = Budget(self._policy.budget)
+        self._allowance = allowance or OwnBudget(self._policy.budget, self._clock)
+        self._sleep = sleep
         self._breaker = Breaker(self._policy.breaker)
         self._health = Health(self._policy.health)
         self._slots = asyncio.Semaphore(self._policy.concurrency)
+        self._turn = asyncio.Lock()
         self._not_entitled_until_s: dict[Interval, float] = {}
         self._outcomes: Counter[Outcome] = Counter()
         self._rejected = 0
@@ -110,8 +102,14 @@ class Gateway:
             pages.append(page.good)
             if page.last is None or (offer.short_page_ends and page.answered < offer.page_bars):
                 break
+            if page.last + _CLOSEST.get(interval, timedelta(seconds=interval.seconds)) >= end:
+                break  # no bar has room after it, so no call is spent on it
             cursor = page.last + timedelta(microseconds=1)
         return bars.concat(pages)
+
+    async def refresh(self) -> None:
+        """Learn what others, with whom the budget is shared, have left of it; for `stats`."""
+        await self._allowance.refresh()
 
     def stats(self) -> ProviderStats:
         """The provider's state now."""
@@ -123,13 +121,20 @@ class Gateway:
             latency_p50_ms=self._health.latency_ms(0.50, now_s),
             latency_p95_ms=self._health.latency_ms(0.95, now_s),
             error_rate=self._health.error_rate(now_s),
-            budget_left=self._budget.left(now_s),
+            budget_left=self._allowance.left(),
             last_error=self._last_error[0] if self._last_error else None,
             last_error_at=self._last_error[1] if self._last_error else None,
             last_success_at=self._last_success_at,
             outcomes={str(outcome): count for outcome, count in self._outcomes.items()},
             rejected_bars=self._rejected,
         )
+
+    async def standing(self) -> Standing:
+        """What `router` chooses by."""
+        now_s, offer = self._clock.monotonic_s(), self._provider.capabilities
+        offer = replace(offer, intervals=offer.intervals - self._off(now_s))
+        price_s = seconds_per_call(self._policy.budget, offer.weight)
+        return Standing(self._provider.name, offer, price_s, self._state(now_s), self._health.score(now_s))
 
     def _check(self, interval: Interval, start: datetime, end: datetime) -> None:
         offered = self._provider.capabilities.intervals
@@ -139,21 +144,21 @@ class Gateway:
         if end < start:
             raise InputError(f"the range ends at {end.isoformat()}, before its start {start.isoformat()}")
 
-    async def _page(self, symbol: str, interval: Interval, start: datetime, end: datetime) -> _Page:
+    async def _page(self, symbol: str, interval: Interval, start: datetime, end: datetime) -> Page:
         async with self._slots:
-            self._admit(interval)
+            await self._admit(interval)
             began_s = self._clock.monotonic_s()
             try:
                 checked = await self._call(symbol, interval, start, end)
             except ProviderError as error:
-                self._failed(error, interval, began_s)
+                await self._failed(error, interval, began_s)
             except InputError:
                 self._breaker.neutral()
                 raise
-            self._answered(checked, began_s)
-            return _page_of(checked, start, end)
+            await self._answered(checked, began_s)
+            return page_of(checked, start, end)
 
-    def _admit(self, interval: Interval) -> None:
+    async def _admit(self, interval: Interval) -> None:
         """Pass, or raise why the provider must not be asked now."""
         now_s, name = self._clock.monotonic_s(), self._provider.name
         if now_s < self._not_entitled_until_s.get(interval, float("-inf")):
@@ -163,13 +168,25 @@ class Gateway:
             raise ProviderDown(
                 f"provider {name} is down; the breaker stays open until {retry_at.isoformat()}"
             )
-        retry_at_s = self._budget.reserve(self._provider.capabilities.weight, now_s)
-        if retry_at_s is not None:
+        try:
+            await self._reserve(now_s + self._policy.patience_s)
+        except BaseException as error:
             self._breaker.neutral()
-            retry_at = self._moment(retry_at_s)
-            raise RateLimited(
-                f"the budget of provider {name} is used up until {retry_at.isoformat()}", retry_at
-            )
+            if isinstance(error, RateLimited):
+                self._last_error = (redact(str(error)), self._clock.now())
+            raise
+
+    async def _reserve(self, deadline_s: float) -> None:
+        """Take the call out of the budget, after a short wait if need be; raises `RateLimited`."""
+        async with self._turn:  # who came first goes first
+            while wait_s := await self._allowance.reserve(self._provider.capabilities.weight):
+                retry_at_s = self._clock.monotonic_s() + wait_s
+                if retry_at_s > deadline_s:
+                    retry_at, name = self._moment(retry_at_s), self._provider.name
+                    raise RateLimited(
+                        f"the budget of provider {name} is used up until {retry_at.isoformat()}", retry_at
+                    )
+                await self._sleep(wait_s)
 
     async def _call(self, symbol: str, interval: Interval, start: datetime, end: datetime) -> bars.Validated:
         metrics.provider_selected_total.labels(self._provider.name).inc()
@@ -196,7 +213,7 @@ class Gateway:
             )
         return checked
 
-    def _answered(self, checked: bars.Validated, began_s: float) -> None:
+    async def _answered(self, checked: bars.Validated, began_s: float) -> None:
         now_s = self._clock.monotonic_s()
         if checked.good.num_rows:
             self._breaker.success()
@@ -206,18 +223,12 @@ class Gateway:
             self._breaker.neutral()
         if checked.rejected.num_rows:
             self._rejected += len(checked.rejected)
-            # A number, because a ts in the wrong unit is beyond the years that Python knows.
-            ts_us, reason = checked.rejected["ts"].cast(pa.int64())[0], checked.rejected["reason"][0]
-            _log.warning(
-                "bars_rejected",
-                provider=self._provider.name,
-                count=len(checked.rejected),
-                first_ts_us=ts_us.as_py(),
-                first_reason=reason.as_py(),
-            )
+            tell_rejected(self._provider.name, checked.rejected)
         self._count(Outcome.BARS if checked.good.num_rows else Outcome.NO_DATA, began_s, now_s)
+        if isinstance(self._provider, Metered):
+            await self._allowance.correct(self._provider.usage())
 
-    def _failed(self, error: ProviderError, interval: Interval, began_s: float) -> NoReturn:
+    async def _failed(self, error: ProviderError, interval: Interval, began_s: float) -> NoReturn:
         now_s, outcome = self._clock.monotonic_s(), Outcome.of(error)
         self._last_error = (redact(str(error)), self._clock.now())
         if outcome.is_failure:
@@ -226,7 +237,7 @@ class Gateway:
         else:
             self._breaker.neutral()
         if isinstance(error, RateLimited):
-            self._budget.close_until(now_s + (error.retry_at - self._clock.now()).total_seconds())
+            await self._allowance.close_for((error.retry_at - self._clock.now()).total_seconds())
         if isinstance(error, NotEntitled):
             self._not_entitled_until_s[interval] = now_s + self._policy.entitlement_retry_s
         metrics.provider_errors_total.labels(self._provider.name, outcome).inc()
@@ -239,10 +250,13 @@ class Gateway:
         metrics.provider_health_score.labels(self._provider.name).set(self._health.score(now_s))
 
     def _state(self, now_s: float) -> ProviderState:
-        off = {i for i, until_s in self._not_entitled_until_s.items() if now_s < until_s}
-        if off >= self._provider.capabilities.intervals:
+        if self._off(now_s) >= self._provider.capabilities.intervals:
             return "NOT_ENTITLED"
         return self._breaker.state(now_s).value
+
+    def _off(self, now_s: float) -> frozenset[Interval]:
+        """The intervals that the plan does not include."""
+        return frozenset(each for each, until_s in self._not_entitled_until_s.items() if now_s < until_s)
 
     def _moment(self, at_s: float) -> datetime:
         """The wall-clock time of a second of the monotonic clock."""

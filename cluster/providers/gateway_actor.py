@@ -10,12 +10,15 @@ from typing import Any, TypeVar
 import pyarrow as pa
 import ray
 from ray.exceptions import RayError, RayTaskError
+from redis.asyncio import Redis
 
+from cluster.clock import SystemClock
 from cluster.errors import FinSightError, NotRunning, ProviderDown
 from cluster.market.intervals import Interval
-from cluster.providers import registry
+from cluster.providers import plans, registry
 from cluster.providers.gateway import Gateway, GatewayPolicy
-from cluster.providers.stats import ProviderStats
+from cluster.providers.shared_budget import SharedBudget
+from cluster.providers.stats import ProviderStats, Standing
 
 NAMESPACE = "finsight"
 
@@ -30,8 +33,18 @@ def actor_name(provider: str) -> str:
 class GatewayActor:
     """A gateway in a process of its own. Its memory (budget, breaker, health) starts anew after a crash."""
 
-    def __init__(self, provider: str, options: Mapping[str, object], policy: GatewayPolicy) -> None:
-        self._gateway = Gateway(registry.create(provider, options), policy=policy)
+    def __init__(
+        self,
+        provider: str,
+        options: Mapping[str, object],
+        policy: GatewayPolicy,
+        shared_budget_url: str | None = None,
+    ) -> None:
+        clock, shared = SystemClock(), None
+        if shared_budget_url:
+            redis, scope = Redis.from_url(shared_budget_url), plans.scope(provider, options)
+            shared = SharedBudget(redis, scope, policy.budget, clock)
+        self._gateway = Gateway(registry.create(provider, options), clock, policy, shared)
 
     async def fetch(self, symbol: str, interval: Interval, start: datetime, end: datetime) -> pa.Table:
         """See `Gateway.fetch`."""
@@ -39,7 +52,12 @@ class GatewayActor:
 
     async def stats(self) -> ProviderStats:
         """See `Gateway.stats`."""
+        await self._gateway.refresh()
         return self._gateway.stats()
+
+    async def standing(self) -> Standing:
+        """See `Gateway.standing`."""
+        return await self._gateway.standing()
 
 
 def start(
@@ -47,15 +65,18 @@ def start(
     options: Mapping[str, object],
     policy: GatewayPolicy | None = None,
     *,
+    shared_budget_url: str | None = None,
     env: Mapping[str, str] | None = None,
     namespace: str = NAMESPACE,
 ) -> RemoteGateway:
     """Start the provider's gateway, or find the one that runs; needs a connection to Ray.
 
+    `policy`: by default the provider's plan. `shared_budget_url`: the Redis whose users share the budget.
     `env` is the environment of the actor's process, such as `PROMETHEUS_MULTIPROC_DIR`. Raises `ConfigError`
     here, and not in the actor, when the provider or its options are wrong.
     """
     registry.create(provider, options)
+    policy = policy or plans.policy(provider, options)
     handle = (
         ray.remote(GatewayActor)
         .options(
@@ -69,7 +90,7 @@ def start(
             num_cpus=0,
             runtime_env={"env_vars": dict(env or {})},
         )
-        .remote(provider, dict(options), policy or GatewayPolicy())
+        .remote(provider, dict(options), policy, shared_budget_url)
     )
     return RemoteGateway(handle, provider=provider)
 
@@ -101,6 +122,11 @@ class RemoteGateway:
         """See `Gateway.stats`; errors as those of `fetch`."""
         stats: ProviderStats = await self._ask(self._handle.stats.remote())
         return stats
+
+    async def standing(self) -> Standing:
+        """See `Gateway.standing`; errors as those of `fetch`."""
+        standing: Standing = await self._ask(self._handle.standing.remote())
+        return standing
 
     async def _ask(self, answer: Awaitable[Answer]) -> Answer:
         try:

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from datetime import datetime
-from typing import Protocol
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from typing import Protocol, runtime_checkable
 
 import pyarrow as pa
 
 from cluster.market.intervals import Interval
-from cluster.market.symbols import Instrument
+from cluster.market.symbols import AssetType, Instrument
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +30,10 @@ class Capabilities:
     """Whether an answer of less than `page_bars` bars is the end of the range, and not merely a hole."""
     weight: int = 1
     """What one call takes out of the provider's budget."""
+    asset_types: frozenset[AssetType] | None = None
+    """What kinds of instruments it has; `None`: any."""
+    depth: Mapping[Interval, timedelta] = field(default_factory=dict)
+    """How far back from now the bars of an interval reach; an interval that is not named: to `earliest`."""
 
 
 class BarProvider(Protocol):
@@ -63,4 +68,34 @@ class BarSource(Protocol):
 
     async def fetch(self, symbol: str, interval: Interval, start: datetime, end: datetime) -> pa.Table:
         """All bars with `start <= ts < end`, valid, sorted, unique; errors as those of `BarProvider.bars`."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Quote:
+    """The last price of a symbol, as one provider told it."""
+
+    symbol: str
+    price: float
+    """In the currency of the instrument."""
+    ts: datetime
+    """When it was traded, or as near to that as the provider tells."""
+    source: str
+
+
+@runtime_checkable
+class Quoting(Protocol):
+    """A provider that also answers prices."""
+
+    async def quote(self, symbol: str) -> Quote:
+        """The last price; errors as those of `BarProvider.bars`."""
+        ...
+
+
+@runtime_checkable
+class Metered(Protocol):
+    """A provider whose answers tell how much of its limits is used."""
+
+    def usage(self) -> Mapping[str, int]:
+        """Weight used in each window by the last answer that told it, as in `{"1m": 37}`; else empty."""
         ...

@@ -9,6 +9,7 @@ from typing import Literal
 
 from cluster.errors import InvalidSymbol, Malformed, NotEntitled, ProviderError, RateLimited
 from cluster.providers.budget import WindowLeft
+from cluster.providers.protocol import Capabilities
 
 ProviderState = Literal["CLOSED", "OPEN", "HALF_OPEN", "NOT_ENTITLED"]
 
@@ -66,3 +67,15 @@ class ProviderStats:
     """Calls since the gateway started, by outcome."""
     rejected_bars: int = 0
     """Bars since the gateway started that broke a rule and were not passed on."""
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """What the choice of a provider looks at."""
+
+    provider: str
+    offer: Capabilities
+    seconds_per_call: float = 0.0
+    """How long its budget takes to allow one more call, in the long run: its price."""
+    state: ProviderState = "CLOSED"
+    health_score: float = 1.0

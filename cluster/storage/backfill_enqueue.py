@@ -114,7 +114,7 @@ class Rules:
 async def enqueue(connection: Connection, wanted: Wanted, rules: Rules) -> list[JobStatus]:
     """The jobs that cover `wanted`, new or not, in order; to be called inside a transaction."""
     _refuse_too_long(wanted, rules)
-    await connection.execute(_LOCK, wanted.symbol, str(wanted.interval))
+    await lock(connection, wanted)
     ready = {row["id"]: row for row in await connection.fetch(_READY, *wanted.key, *wanted.span)}
     fixed = await connection.fetch(_FIXED, *wanted.key, *wanted.span, list(ready))
     spans = {job: span_of(row) for job, row in ready.items()}
@@ -128,6 +128,11 @@ async def enqueue(connection: Connection, wanted: Wanted, rules: Rules) -> list[
     new = await _insert(connection, [one.span for one in merged if not one.jobs], wanted, rules)
     jobs = [one.jobs[0] for one in merged if one.jobs] + new + [row["id"] for row in fixed]
     return [status_of(row) for row in await connection.fetch(_STATUSES, jobs)]
+
+
+async def lock(connection: Connection, wanted: Wanted) -> None:
+    """Keep others from adding or growing jobs of this symbol and interval until the transaction ends."""
+    await connection.execute(_LOCK, wanted.symbol, str(wanted.interval))
 
 
 def _overlap(left: Span, right: Span) -> bool:

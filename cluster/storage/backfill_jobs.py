@@ -193,7 +193,7 @@ class BackfillQueue:
         self._database = database
         self._limits = dict(limits)
         self._longest_snooze = timedelta(seconds=longest_snooze_s)
-        self._rules = backfill_enqueue.Rules(
+        self.rules = backfill_enqueue.Rules(
             max_attempts, longest_bars, most_jobs, timedelta(seconds=ageing_step_s)
         )
 
@@ -214,7 +214,7 @@ class BackfillQueue:
         """
         wanted = backfill_enqueue.Wanted(symbol, interval, Span(start, end), tier, provider)
         async with self._database.transaction() as connection:
-            return await backfill_enqueue.enqueue(connection, wanted, self._rules)
+            return await backfill_enqueue.enqueue(connection, wanted, self.rules)
 
     async def claim(self, worker: str, limit: int) -> list[Lease]:
         """Up to `limit` jobs for `worker`, most urgent first, within the limits of their tiers.

@@ -8,10 +8,11 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Annotated, Any, TypeVar
 
-from fastapi import APIRouter, Path, Query
+from fastapi import APIRouter, Path
 
 from cluster.errors import NotRunning
 from serve_apps import paging, problems
+from serve_apps.paging import Cursor, Limit
 from serve_apps.schemas import Model, ModelDetail, ModelPage, ModelVersion, Signature, VersionPage
 from serve_apps.services import Services
 from training import registered, registry
@@ -23,8 +24,6 @@ _FRESH_S = 2.0
 _TIMEOUT_S = 10.0
 
 Name = Annotated[str, Path(max_length=64, pattern=r"^[\w.-]+$", examples=["finsight-1d"])]
-Cursor = Annotated[str | None, Query(max_length=512, description="`next_cursor` of the page before.")]
-Limit = Annotated[int, Query(ge=1, le=1000, description="Most items of this page.")]
 
 
 class ModelRoutes:

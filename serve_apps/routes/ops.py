@@ -53,7 +53,7 @@ class OpsRoutes:
         jobs = await BackfillQueue(database).enqueue(
             wanted.symbol, wanted.interval, wanted.start, wanted.end, tier=wanted.priority
         )
-        accepted = BackfillAccepted(job_ids=[job.id for job in jobs], jobs=[_job(job) for job in jobs])
+        accepted = BackfillAccepted(job_ids=[job.id for job in jobs], jobs=[job_of(job) for job in jobs])
         return Response(accepted.model_dump_json(), HTTPStatus.ACCEPTED, media_type="application/json")
 
     async def job(self, id: Annotated[int, Path(ge=1, le=2**63 - 1)]) -> BackfillJob:  # noqa: A002 - its name
@@ -61,7 +61,7 @@ class OpsRoutes:
         found = await BackfillQueue(await self._services.database()).get(id)
         if found is None:
             raise HTTPException(HTTPStatus.NOT_FOUND, f"There is no backfill job {id}.")
-        return _job(found)
+        return job_of(found)
 
     async def providers(self) -> ProviderPage:
         """Breaker, health, latency and budget of every configured provider."""
@@ -75,7 +75,8 @@ class OpsRoutes:
         return ProviderPage(items=stats, next_cursor=None)
 
 
-def _job(found: JobStatus) -> BackfillJob:
+def job_of(found: JobStatus) -> BackfillJob:
+    """The answer that tells of a job."""
     return BackfillJob(
         id=found.id,
         symbol=found.symbol,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
 
 import numpy as np
@@ -12,9 +13,11 @@ from cluster.errors import InvalidSymbol
 from cluster.market import bars
 from cluster.market.intervals import Interval
 from cluster.market.symbols import Instrument
+from cluster.providers.binance import BinanceProvider
 from cluster.providers.protocol import BarProvider
 from cluster.providers.sample import SampleProvider
 from cluster.providers.synthetic import SyntheticProvider
+from tests.services import binance
 
 
 class BarProviderTests:
@@ -121,3 +124,21 @@ class TestSynthetic(BarProviderTests):
     @pytest.fixture
     def provider(self) -> BarProvider:
         return SyntheticProvider(seed=11, symbols=3)
+
+
+class TestBinance(BarProviderTests):
+    symbol = "BTCUSDT"
+    unknown_symbol = "NOSUCHUSDT"
+    start = datetime(2024, 2, 27, tzinfo=UTC)
+    end = datetime(2024, 3, 5, tzinfo=UTC)
+
+    @pytest.fixture
+    async def provider(self) -> AsyncIterator[BarProvider]:
+        venue = binance.Binance()
+        venue.list_symbol("BTCUSDT", "BTC", "USDT")
+        for interval in Interval:
+            venue.fill("BTCUSDT", str(interval), self.start, self.end)
+        with binance.running(venue) as url:
+            provider = BinanceProvider(url)
+            yield provider
+            await provider.close()

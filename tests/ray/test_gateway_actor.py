@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import os
 import signal
@@ -12,8 +13,10 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pytest
 import ray
+from redis.asyncio import Redis
 
 from cluster import metrics
 from cluster.errors import ConfigError, InvalidSymbol, NotRunning, ProviderDown, RateLimited
@@ -147,3 +150,33 @@ def test_wrong_options_are_refused_before_an_actor_is_made(namespace: str) -> No
         start(namespace, {"sed": 1})
     with pytest.raises(NotRunning):
         connect("synthetic", namespace=namespace)
+
+
+@pytest.mark.valkey
+async def test_two_clusters_share_one_budget_exactly_and_a_kill_does_not_renew_it(
+    namespace: str, valkey_url: str
+) -> None:
+    budget = {"budget": [{"limit": 7, "seconds": 3_600}]}
+    clusters = [namespace, f"{namespace}-other"]
+
+    def gateway(cluster: str) -> RemoteGateway:
+        policy = replace(PATIENT, budget=(Window(limit=7, seconds=3_600),))
+        gateway_actor.start("synthetic", budget, policy, shared_budget_url=valkey_url, namespace=cluster)
+        return connect("synthetic", namespace=cluster, timeout_s=PATIENT.timeout_s)
+
+    async def calls(gateways: list[RemoteGateway]) -> int:
+        asked = (one.fetch("SYN0001", Interval.D1, START, END) for one in gateways for _ in range(6))
+        ends = await asyncio.gather(*asked, return_exceptions=True)
+        assert {type(end) for end in ends} <= {pa.Table, RateLimited}
+        return sum(isinstance(end, pa.Table) for end in ends)
+
+    try:
+        assert await calls([gateway(cluster) for cluster in clusters]) == 7
+        ray.kill(ray.get_actor(actor_name("synthetic"), namespace=clusters[1]), no_restart=True)
+        again = gateway(clusters[1])
+        assert await calls([again]) == 0
+        assert [window.left for window in (await again.stats()).budget_left] == [0]
+    finally:
+        ray.kill(ray.get_actor(actor_name("synthetic"), namespace=clusters[1]), no_restart=True)
+        async with Redis.from_url(valkey_url) as client:
+            await client.delete(*await client.keys("finsight:budget:{synthetic}:*"))

@@ -15,6 +15,14 @@ from cluster import metrics
 
 JSON = {"Content-Type": "application/json"}
 SERVED = {
+    ("GET", "/stocks/{symbol}/price"),
+    ("GET", "/market-data/ohlcv"),
+    ("POST", "/market-data/ohlcv"),
+    ("GET", "/symbols"),
+    ("POST", "/symbols/{symbol}"),
+    ("PATCH", "/symbols/{symbol}"),
+    ("GET", "/universe/versions"),
+    ("GET", "/gaps"),
     ("POST", "/predict"),
     ("GET", "/models"),
     ("GET", "/models/{name}"),
@@ -25,6 +33,9 @@ SERVED = {
     ("GET", "/stats/providers"),
     ("POST", "/ops/backfill"),
     ("GET", "/ops/backfill/{id}"),
+    ("GET", "/ops/dlq/backfills"),
+    ("POST", "/ops/dlq/backfills/requeue/{id}"),
+    ("DELETE", "/ops/dlq/backfills/{id}"),
 }
 
 
@@ -37,7 +48,7 @@ def test_the_served_paths_are_those_of_the_document(client: TestClient) -> None:
     assert document["openapi"].startswith("3.1")
     assert documented == SERVED
     for method, path in documented:
-        answer = client.request(method, path.replace("{name}", "finsight-1d").replace("{id}", "1"))
+        answer = client.request(method, path.format(name="finsight-1d", id=1, symbol="SPX"))
         assert answer.status_code != 405, path
         assert "Nothing is served" not in answer.text, path
 

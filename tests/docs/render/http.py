@@ -88,8 +88,9 @@ def _answers(responses: dict[str, dict[str, Any]]) -> str:
 
 
 def _content(part: dict[str, Any]) -> str:
-    content = {media: each["schema"] for media, each in part["content"].items() if "schema" in each}
-    return " or ".join(f"`{media}`, {_kind(schema)}" for media, schema in content.items())
+    given = part.get("content", {}).items()
+    content = {media: each["schema"] for media, each in given if "schema" in each}
+    return " or ".join(f"`{media}`, {_kind(schema)}" for media, schema in content.items()) or "nothing"
 
 
 def _body(name: str, schema: dict[str, Any]) -> str:
@@ -131,7 +132,7 @@ def _kind(schema: dict[str, Any]) -> str:
             values = schema.get("additionalProperties")
             return f"object of {_group(_kind(values))}" if isinstance(values, dict) else "object"
         case "string":
-            return "time" if schema.get("format") == "date-time" else "text"
+            return {"date-time": "time", "binary": "file"}.get(schema.get("format", ""), "text")
         case kind:
             return str(kind or "anything") + _limits(schema)
 

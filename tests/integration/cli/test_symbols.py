@@ -1,8 +1,13 @@
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
+from cluster.storage import universe
+from cluster.storage.database import Database
 from tests.commands import finsight
+from tests.integration.cli.conftest import on
 
 pytestmark = pytest.mark.postgres
 
@@ -89,3 +94,62 @@ def test_a_database_out_of_reach_names_the_commands_and_no_password() -> None:
     assert "127.0.0.1:9/finsight cannot be reached" in said.err
     assert "`finsight up` starts it" in said.err
     assert "very-secret" not in said.err
+
+
+def written(folder: Path, *lines: str) -> str:
+    path = folder / "top 100.csv"
+    path.write_text("\n".join(["symbol,exchange,tier", *lines, ""]), encoding="utf-8-sig")
+    return str(path)
+
+
+def test_a_file_is_imported_with_a_version_of_the_universe(
+    environment: dict[str, str], tmp_path: Path
+) -> None:
+    path = written(tmp_path, "SPX,INDEX,T0", "AAPL,NASDAQ,T1")
+    said = finsight("symbols", "import", path, "--tag", "2025w41", "--json", **environment)
+    assert (said.status, said.json) == (
+        0,
+        {"version": "2025w41", "added": 1, "changed": 1, "unchanged": 0},
+    )
+    assert names(environment, "--tier", "T1") == ["AAPL"]
+    assert names(environment) == ["AAPL", "IXIC", "SPX"]
+    on(environment["DATABASE_URL"], _has_the_version)
+
+
+async def _has_the_version(database: Database) -> None:
+    (version,) = await universe.versions(database)
+    assert version.version_tag == "2025w41"
+    assert (version.source_meta["file"], version.source_meta["added"]) == ("top 100.csv", ["AAPL"])
+
+
+def test_one_wrong_line_keeps_the_whole_file_out_and_is_named(
+    environment: dict[str, str], tmp_path: Path
+) -> None:
+    path = written(tmp_path, "AAPL,NASDAQ,T1", "MSFT,NASDAQ,T9")
+    said = finsight("symbols", "import", path, **environment)
+    assert (said.status, said.out) == (1, "")
+    assert "nothing was changed" in said.err
+    assert "line 3: tier 'T9' is none of T0, T1, T2, T3" in said.err
+    assert names(environment) == ["IXIC", "SPX"]
+
+
+def test_a_dry_run_of_an_import_only_checks(environment: dict[str, str], tmp_path: Path) -> None:
+    said = finsight(
+        "symbols", "import", written(tmp_path, "AAPL,NASDAQ,T1"), "--dry-run", "--json", **environment
+    )
+    assert said.json == {"symbols": 1}
+    assert names(environment) == ["IXIC", "SPX"]
+
+
+def test_without_a_tag_the_version_is_named_after_file_and_time(
+    environment: dict[str, str], tmp_path: Path
+) -> None:
+    said = finsight("symbols", "import", written(tmp_path, "AAPL,NASDAQ,"), "--json", **environment)
+    assert said.json["version"].startswith("top 100-20")
+
+
+def test_a_file_that_is_no_text_is_refused(environment: dict[str, str], tmp_path: Path) -> None:
+    path = tmp_path / "symbols.csv"
+    path.write_bytes(b"symbol,exchange\nAAPL,\xff\n")
+    said = finsight("symbols", "import", str(path), **environment)
+    assert (said.status, "is not UTF-8" in said.err) == (1, True)

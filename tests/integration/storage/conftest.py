@@ -24,6 +24,7 @@ BEGIN
     DELETE FROM universe_versions;
     DELETE FROM feature_engineered_data;
     DELETE FROM predictions;
+    DELETE FROM corporate_actions;
 END
 $$
 """

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import asyncio
 from dataclasses import replace
 
 import pytest
@@ -67,3 +68,43 @@ async def test_a_tag_names_one_version(database: Database) -> None:
     await universe.add_version(database, "2025w41", {})
     with pytest.raises(InputError, match="'2025w41' exists already"):
         await universe.add_version(database, "2025w41", {})
+
+
+async def test_older_versions_follow_page_by_page(database: Database) -> None:
+    made = [await universe.add_version(database, tag, {}) for tag in ("w1", "w2", "w3")]
+    first = await universe.versions(database, limit=2)
+    assert first == made[:0:-1]
+    assert await universe.versions(database, limit=2, before=first[-1].id) == made[:1]
+
+
+async def test_adding_tells_whether_the_symbol_was_new_and_leaves_an_old_one_alone(
+    database: Database,
+) -> None:
+    assert await universe.add(database, AAPL) is True
+    assert await universe.add(database, replace(AAPL, tier="T3")) is False
+    assert await universe.get(database, "AAPL") == AAPL
+
+
+async def test_two_changes_of_different_fields_at_once_are_both_kept(database: Database) -> None:
+    await universe.add(database, AAPL)
+    changes: list[dict[str, object]] = [{"tier": "T3"}, {"name": "Apple Inc."}] * 5
+    await asyncio.gather(*(universe.change(database, "AAPL", change) for change in changes))
+    assert await universe.get(database, "AAPL") == replace(AAPL, tier="T3", name="Apple Inc.")
+    assert await universe.change(database, "MSFT", {"tier": "T3"}) is None
+
+
+async def test_an_import_adds_and_changes_and_keeps_what_it_did_as_a_version(database: Database) -> None:
+    await universe.upsert(database, [AAPL, SPX])
+    done = await universe.import_all(database, [replace(AAPL, tier="T1"), BTC, SPX], "w41", {"file": "a.csv"})
+    assert (done.added, done.changed, done.unchanged) == (["BTC-USD"], ["AAPL"], 1)
+    (version,) = await universe.versions(database)
+    assert version == done.version
+    assert version.source_meta == {"file": "a.csv", "added": ["BTC-USD"], "changed": ["AAPL"]}
+    assert await universe.listed(database, active_only=False) == [replace(AAPL, tier="T1"), BTC, SPX]
+
+
+async def test_an_import_under_a_taken_tag_changes_nothing(database: Database) -> None:
+    await universe.add_version(database, "w41", {})
+    with pytest.raises(InputError, match="choose another tag"):
+        await universe.import_all(database, [AAPL], "w41", {})
+    assert await universe.listed(database) == []

@@ -44,13 +44,15 @@ def test_keys_and_passwords_are_hidden(form: tuple[str, ...], tmp_path: Path) ->
         "show",
         *form,
         FINSIGHT_HOME=str(tmp_path),
-        ADMIN_API_KEY="secret-one",
-        API_KEY="secret-two",
-        DATABASE_URL="postgresql://me:secret-three@db/x",
-        REDIS_URL="redis://:secret-four@cache:6379/0",
+        ADMIN_API_KEY="hush-one",
+        FINNHUB_API_KEY="hush-five",
+        FINSIGHT_PROVIDERS='{"finnhub": {"api_key": "hush-six"}}',
+        API_KEY="hush-two",
+        DATABASE_URL="postgresql://me:hush-three@db/x",
+        REDIS_URL="redis://:hush-four@cache:6379/0",
     )
     assert said.status == 0
-    assert "secret" not in said.out
+    assert "hush" not in said.out
 
 
 def test_a_good_configuration_is_valid(tmp_path: Path) -> None:
@@ -62,7 +64,10 @@ def test_a_good_configuration_is_valid(tmp_path: Path) -> None:
     ("environment", "text"),
     [
         ({"LOG_LEVEL": "loud"}, "log_level (environment LOG_LEVEL) = 'loud'"),
-        ({"FINSIGHT_PROVIDERS": '{"nope": {}}'}, "provider 'nope' is not known; known are sample, synthetic"),
+        (
+            {"FINSIGHT_PROVIDERS": '{"nope": {}}'},
+            "provider 'nope' is not known; known are alpha_vantage, binance",
+        ),
         ({"FINSIGHT_PROVIDERS": '{"synthetic": {"sed": 1}}'}, "options of provider 'synthetic': sed"),
         ({"FINSIGHT_MODEL_SIZE": "huge"}, "there are small, standard"),
         ({"MODEL_DIR": "/not/there"}, "is no folder"),

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cluster.errors import ConfigError
-from cluster.providers.budget import Budget, Window, WindowLeft
+from cluster.providers.budget import Budget, Window, WindowLeft, used_of
 
 
 def test_without_windows_everything_is_granted() -> None:
@@ -60,6 +60,47 @@ def test_a_budget_that_the_provider_closed_stays_closed_until_then() -> None:
     assert budget.reserve(1, 29.0) == 30.0
     assert budget.left(29.0)[0].left == 0
     assert budget.reserve(1, 30.0) is None
+
+
+def test_what_the_provider_counts_beyond_ours_is_taken_over() -> None:
+    budget = Budget((Window(limit=10, seconds=60), Window(limit=100, seconds=86_400)))
+    budget.reserve(2, 0.0)
+    budget.correct({"1m": 9}, 5.0)  # 7 are of somebody else
+    assert [window.left for window in budget.left(5.0)] == [1, 98]
+    assert budget.reserve(2, 5.0) == 60.0  # our own 2 leave first
+    assert budget.reserve(4, 60.0) == 65.0
+    assert budget.reserve(4, 65.0) is None
+
+
+def test_a_smaller_count_of_the_provider_gives_nothing_back() -> None:
+    budget = Budget((Window(limit=10, seconds=60),))
+    budget.reserve(8, 50.0)
+    budget.correct({"1m": 1}, 61.0)  # its minute began anew, ours slides
+    assert budget.left(61.0)[0].left == 2
+
+
+def test_a_count_above_the_limit_leaves_nothing() -> None:
+    budget = Budget((Window(limit=10, seconds=60),))
+    budget.correct({"1m": 25}, 0.0)
+    assert budget.left(0.0)[0].left == 0
+    assert budget.reserve(1, 0.0) == 60.0
+
+
+@pytest.mark.parametrize(
+    ("usage", "seconds", "used"),
+    [
+        ({"1m": 37}, 60, 37),
+        ({"5m": 3, "1s": 2}, 1, 2),
+        ({"5m": 3}, 300, 3),
+        ({"2h": 4}, 7_200, 4),
+        ({"1d": 9}, 86_400, 9),
+        ({"60s": 9}, 60, 9),
+        ({"1m": 37}, 61, 0),
+        ({"1M": 37, "": 1, "m": 2, "-1m": 3}, 60, 0),
+    ],
+)
+def test_a_window_is_known_by_its_length(usage: dict[str, int], seconds: int, used: int) -> None:
+    assert used_of(Window(limit=1, seconds=seconds), usage) == used
 
 
 def test_a_weight_that_can_never_fit_is_a_configuration_error() -> None:

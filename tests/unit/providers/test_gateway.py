@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime, timedelta
+from types import MappingProxyType
 
 import numpy as np
 import pyarrow as pa
@@ -107,6 +108,12 @@ async def test_a_range_of_several_pages_is_fetched_page_by_page(clock: FakeClock
 async def test_a_short_page_is_not_the_end_where_the_provider_says_so(clock: FakeClock) -> None:
     provider = Scripted(minutes(0, 1), minutes(6), minutes(), page_bars=3, short_page_ends=False)
     assert await fetch(Gateway(provider, clock)) == [0, 1, 6]
+
+
+async def test_no_call_is_spent_on_a_rest_that_has_no_room_for_a_bar(clock: FakeClock) -> None:
+    provider = Scripted(minutes(0, 1), minutes(2, 9), page_bars=2, short_page_ends=False)
+    assert await fetch(Gateway(provider, clock)) == [0, 1, 2, 9]
+    assert len(provider.asked) == 2
 
 
 async def test_a_provider_that_repeats_its_page_does_not_make_it_loop(clock: FakeClock) -> None:
@@ -284,3 +291,86 @@ async def test_every_call_is_counted_and_every_error_by_its_kind(
     assert sample("provider_errors_total", provider="scripted", kind=kind) == errors + 1
     assert sample("provider_request_ms_count") == timed + 1
     assert sample("provider_health_score", provider="scripted") == gateway.stats().health_score
+
+
+class Counting(Scripted):
+    """A provider whose service tells the weight that it counts."""
+
+    told: Mapping[str, int] = MappingProxyType({})
+
+    def usage(self) -> Mapping[str, int]:
+        return self.told
+
+
+async def test_the_services_own_count_corrects_the_budget(clock: FakeClock) -> None:
+    provider = Counting(minutes(0), minutes(0))
+    provider.told = {"1m": 37}
+    gateway = Gateway(provider, clock, GatewayPolicy(budget=(Window(limit=100, seconds=60),)))
+    await fetch(gateway)
+    assert gateway.stats().budget_left == [WindowLeft(limit=100, seconds=60, left=63)]
+    await fetch(gateway)
+    assert gateway.stats().budget_left[0].left == 62
+
+
+async def test_a_count_from_before_a_failure_corrects_nothing(clock: FakeClock) -> None:
+    provider = Counting(ProviderDown("reset"))
+    provider.told = {"1m": 37}  # of an answer long ago
+    gateway = Gateway(provider, clock, GatewayPolicy(budget=(Window(limit=100, seconds=60),)))
+    with pytest.raises(ProviderDown):
+        await fetch(gateway)
+    assert gateway.stats().budget_left[0].left == 99
+
+
+async def test_a_short_wait_for_the_budget_is_waited_so_that_a_range_of_many_pages_arrives(
+    clock: FakeClock,
+) -> None:
+    waits: list[float] = []
+
+    async def sleep(seconds: float) -> None:
+        waits.append(seconds)
+        clock.advance(seconds)
+
+    provider = Scripted(minutes(0, 1), minutes(2, 3), minutes(4), page_bars=2)
+    policy = GatewayPolicy(budget=(Window(limit=1, seconds=1),), patience_s=1.0)
+    assert await fetch(Gateway(provider, clock, policy, sleep=sleep)) == [0, 1, 2, 3, 4]
+    assert waits == [1.0, 1.0]
+
+
+async def test_those_who_wait_for_the_budget_go_in_the_order_in_which_they_came(clock: FakeClock) -> None:
+    async def sleep(seconds: float) -> None:
+        await asyncio.sleep(0)
+        clock.advance(seconds)
+
+    provider = Scripted(*[minutes(0)] * 3)
+    policy = GatewayPolicy(budget=(Window(limit=1, seconds=1),), patience_s=1.5)
+    gateway = Gateway(provider, clock, policy, sleep=sleep)
+    ends = await asyncio.gather(*(fetch(gateway) for _ in range(3)), return_exceptions=True)
+    # The third has the second in front of it, and would have to wait for 2 s.
+    assert [type(end) for end in ends] == [list, list, RateLimited]
+    assert len(provider.asked) == 2
+
+
+async def test_a_cancelled_wait_gives_the_probe_of_the_breaker_back(clock: FakeClock) -> None:
+    provider = Scripted(ProviderDown("down"), minutes(0))
+    policy = GatewayPolicy(
+        budget=(Window(limit=1, seconds=11),),
+        patience_s=5.0,
+        breaker=BreakerPolicy(failures=1, cooldown_s=10.0),
+    )
+    asleep = asyncio.Event()
+
+    async def sleep(seconds: float) -> None:
+        asleep.set()
+        await asyncio.Event().wait()
+
+    gateway = Gateway(provider, clock, policy, sleep=sleep)
+    with pytest.raises(ProviderDown):
+        await fetch(gateway)
+    clock.advance(10)
+    waiting = asyncio.create_task(fetch(gateway))
+    await asleep.wait()
+    waiting.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await waiting
+    clock.advance(1)
+    assert await fetch(gateway) == [0]

@@ -11,15 +11,17 @@ from cluster.market.intervals import Interval
 from cluster.providers import registry
 
 
-@pytest.mark.parametrize("name", registry.names())
-def test_every_known_provider_is_made_without_options(name: str) -> None:
+@pytest.mark.parametrize("name", ["sample", "synthetic"])
+def test_every_built_in_provider_is_made_without_options(name: str) -> None:
     provider = registry.create(name, {})
     assert provider.name == name
     assert provider.instruments()
 
 
 def test_an_unknown_provider_is_refused_with_the_known_ones() -> None:
-    with pytest.raises(ConfigError, match="provider 'bloomberg' is not known; known are sample, synthetic"):
+    with pytest.raises(
+        ConfigError, match=r"provider 'bloomberg' is not known; known are alpha_vantage, .*, yahoo"
+    ):
         registry.create("bloomberg", {})
 
 
@@ -42,3 +44,23 @@ async def test_faults_can_be_given_as_plain_data() -> None:
     start, end = datetime(2024, 3, 3, tzinfo=UTC), datetime(2024, 3, 6, tzinfo=UTC)
     table = await provider.bars("SYN0001", Interval.D1, start, end)
     assert [moment.day for moment in table["ts"].to_pylist()] == [3, 5]
+
+
+@pytest.mark.parametrize("name", ["alpha_vantage", "finnhub"])
+def test_a_provider_that_needs_a_key_is_not_made_without_one(name: str) -> None:
+    with pytest.raises(ConfigError, match=f"provider '{name}' needs a key: set {name.upper()}_API_KEY"):
+        registry.create(name, {"base_url": "http://127.0.0.1:1"})
+
+
+@pytest.mark.parametrize("name", ["binance", "yahoo", "alpha_vantage", "finnhub"])
+def test_a_provider_of_the_internet_is_made_with_its_address_and_key(name: str) -> None:
+    pytest.importorskip(f"cluster.providers.{name}")
+    options = {"base_url": "http://127.0.0.1:1/x", "api_key": "k", "budget": [{"limit": 5, "seconds": 1}]}
+    assert registry.create(name, options).name == name
+
+
+def test_an_address_that_is_none_is_refused() -> None:
+    with pytest.raises(
+        ConfigError, match="options of provider 'binance': base_url: Input should be a valid URL"
+    ):
+        registry.create("binance", {"base_url": "nowhere", "api_key": "s3cr3t"})

@@ -1,0 +1,271 @@
+"""Yahoo's chart service: daily bars from 1990 on, minutes of a month, splits and dividends; without a key.
+
+It is not documented and promises nothing. Bars come as they were traded: see `yahoo_bars`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import random
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+
+import pyarrow as pa
+import structlog
+
+from cluster.clock import SystemClock
+from cluster.errors import InputError, Malformed, NotEntitled, ProviderDown, RateLimited
+from cluster.market import bars
+from cluster.market.adjustments import CorporateAction
+from cluster.market.intervals import Interval
+from cluster.market.symbols import Instrument, parse_symbol
+from cluster.providers.exchange_time import first_open
+from cluster.providers.http import Answer, Http
+from cluster.providers.protocol import Capabilities, Quote
+from cluster.providers.yahoo_bars import half_hours, raw_actions, raw_bars
+from cluster.providers.yahoo_wire import GRANULARITY, NAME, Chart, parse_chart, spelled
+
+BASE_URL = "https://query1.finance.yahoo.com"
+PAGE_BARS = 10_080
+
+DEPTH = {
+    Interval.M1: timedelta(days=29),
+    Interval.M5: timedelta(days=59),
+    Interval.M15: timedelta(days=59),
+    Interval.M30: timedelta(days=59),
+    Interval.H1: timedelta(days=729),
+}
+"""A day less than Yahoo keeps, for it measures by its own clock and calendar."""
+
+COOL_DOWN = (timedelta(minutes=1), timedelta(hours=1))
+"""First and longest time away after 429 or 403; it doubles with every one in a row."""
+
+_EARLIEST = datetime(1990, 1, 1, tzinfo=UTC)
+_DAY = timedelta(days=1)
+_SPLITS_KEPT = timedelta(hours=1)
+_AGREES_AFTER = timedelta(minutes=5)
+
+_log = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class _Splits:
+    """The splits of a symbol from `since` until `read_at`."""
+
+    splits: list[CorporateAction]
+    since: datetime
+    read_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class _Seen:
+    """The last closed daily bar at its first reading."""
+
+    bar: tuple[object, ...]
+    read_at: datetime
+
+
+class YahooProvider:
+    """Bars, prices, splits and dividends; a `BarProvider` and `Quoting`.
+
+    `api_key` goes as `X-API-Key` to a paid gateway at `base_url`; Yahoo itself wants none. The newest daily
+    bar is final only when a second reading, five minutes later or more, says the same.
+    """
+
+    name = NAME
+    capabilities = Capabilities(
+        intervals=frozenset({*GRANULARITY, Interval.M30}),
+        symbols=None,
+        page_bars=PAGE_BARS,
+        earliest=_EARLIEST,
+        short_page_ends=False,
+        asset_types=frozenset({"equity", "etf", "index", "crypto", "fx"}),
+        depth=DEPTH,
+    )
+
+    def __init__(
+        self,
+        base_url: str = BASE_URL,
+        api_key: str = "",
+        now: Callable[[], datetime] | None = None,
+        *,
+        jitter: Callable[[], float] = random.random,
+        timeout_s: float = 20.0,
+    ) -> None:
+        self._now = now or SystemClock().now
+        self._jitter = jitter
+        headers = {"user-agent": "Mozilla/5.0 (compatible; finsight)"}  # a library's own name is answered 429
+        if api_key:
+            headers["x-api-key"] = api_key
+        self._http = Http(
+            NAME, base_url, headers=headers, secrets=(api_key,), now=self._now, timeout_s=timeout_s
+        )
+        self._throttled = 0
+        self._calendars: dict[str, str] = {}
+        self._currencies: dict[str, str] = {}
+        self._splits: dict[str, _Splits] = {}
+        self._seen: dict[str, _Seen] = {}
+
+    async def bars(self, symbol: str, interval: Interval, start: datetime, end: datetime) -> pa.Table:
+        """The bars of [start, end) in its first window that has any: a week of `1m`, 27 years of `1d`.
+
+        A call for each window until then, and one more an hour for the splits since an older window. What
+        lies beyond `DEPTH` is never asked for; a range that lies there as a whole is an `InputError`.
+        """
+        if interval not in self.capabilities.intervals:
+            raise InputError(f"provider {NAME} has no {interval} bars")
+        cursor, end = self._kept(symbol, interval, start, end)
+        while cursor < end:
+            if symbol in self._calendars:
+                found = first_open(self._calendars[symbol], interval, cursor, end)
+                if found is None:
+                    break
+                cursor = found
+            until = min(
+                end, cursor + PAGE_BARS * timedelta(seconds=interval.seconds), cursor + _window(interval)
+            )
+            table = await self._page(symbol, interval, cursor, until)
+            if table.num_rows:
+                return table
+            cursor = until
+        return bars.empty()
+
+    async def actions(self, symbol: str, start: datetime, end: datetime) -> list[CorporateAction]:
+        """Splits, and dividends as they were paid, with ex-dates from `start` to `end`; one call.
+
+        Those that are not believed are left out, and logged.
+        """
+        chart = await self._events(symbol, start)
+        if chart is None:
+            return []
+        good, doubtful = raw_actions(chart.actions, chart.splits)
+        for action in doubtful:
+            _log.warning("doubtful_action", symbol=symbol, ex_date=str(action.ex_date), value=action.value)
+        first, last = (at.astimezone(chart.zone).date() for at in (start, end))
+        return [action for action in good if first <= action.ex_date <= last]
+
+    async def quote(self, symbol: str) -> Quote:
+        """The price of the last trade, one call; raises as `BarProvider.bars`."""
+        now = self._now()
+        chart = await self._chart(symbol, Interval.D1, "1d", now - 7 * _DAY, now)
+        if chart is None or not chart.told_at_s or not chart.price > 0:
+            raise Malformed(f"yahoo told no price of {symbol}")
+        return Quote(symbol, chart.price, datetime.fromtimestamp(chart.told_at_s, UTC), NAME)
+
+    def instruments(self) -> list[Instrument]:
+        """None: Yahoo has no list."""
+        return []
+
+    async def close(self) -> None:
+        """Close the connections."""
+        await self._http.close()
+
+    def _kept(
+        self, symbol: str, interval: Interval, start: datetime, end: datetime
+    ) -> tuple[datetime, datetime]:
+        """The part of [start, end) that Yahoo may have."""
+        now = self._now()
+        depth = DEPTH.get(interval)
+        earliest = _EARLIEST if depth is None else now - depth
+        if depth is not None and start < end <= earliest:
+            raise InputError(
+                f"yahoo keeps {interval} bars of {depth.days} days; those of {symbol} before "
+                f"{earliest.isoformat()} are gone"
+            )
+        return max(start, earliest), min(end, now)
+
+    async def _page(self, symbol: str, interval: Interval, start: datetime, end: datetime) -> pa.Table:
+        asked = Interval.M15 if interval is Interval.M30 else interval
+        margin = _DAY if interval.is_daily else timedelta(seconds=interval.seconds)
+        chart = await self._chart(symbol, asked, GRANULARITY[asked], start - margin, end + margin)
+        if chart is None:
+            return bars.empty()
+        splits = await self._splits_until_now(chart, start, end + margin)
+        table = await asyncio.to_thread(raw_bars, chart, asked, splits, self._now())
+        if interval is Interval.M30:
+            table = half_hours(table, chart.calendar)
+        table = bars.between(table, start, end)
+        return self._agreed(symbol, table) if interval.is_daily else table
+
+    async def _splits_until_now(
+        self, chart: Chart, start: datetime, end: datetime
+    ) -> Sequence[CorporateAction]:
+        """The chart's own when it reaches until now, else those of a call that does."""
+        now = self._now()
+        if not chart.can_split or end >= now:
+            return chart.splits
+        kept = self._splits.get(chart.symbol)
+        if kept is None or kept.since > start or now - kept.read_at > _SPLITS_KEPT:
+            events = await self._events(chart.symbol, start)
+            kept = _Splits(events.splits if events else [], start, now)
+            self._splits[chart.symbol] = kept
+        return kept.splits
+
+    async def _events(self, symbol: str, start: datetime) -> Chart | None:
+        """A chart of few rows with all actions since `start`."""
+        return await self._chart(symbol, None, "1mo", start - _DAY, self._now() + _DAY)
+
+    async def _chart(
+        self, symbol: str, interval: Interval | None, granularity: str, start: datetime, end: datetime
+    ) -> Chart | None:
+        params: dict[str, str | int] = {
+            "interval": granularity,
+            "period1": math.floor(max(start, _EARLIEST).timestamp()),
+            "period2": math.ceil(end.timestamp()),
+            "includePrePost": "false",
+            "events": "div,splits",
+        }
+        answer = await self._get(f"/v8/finance/chart/{spelled(parse_symbol(symbol))}", params)
+        chart = await asyncio.to_thread(lambda: parse_chart(answer.json(), symbol, interval))
+        if chart is not None:
+            self._calendars[symbol] = chart.calendar
+            self._require_currency(chart)
+        return chart
+
+    async def _get(self, path: str, params: dict[str, str | int]) -> Answer:
+        try:
+            answer = await self._http.get(path, params)
+        except RateLimited as error:
+            raise self._cooling(str(error), error.retry_at) from None
+        if answer.status == 403 or b"Too Many Requests" in answer.body[:200]:
+            raise self._cooling(f"yahoo answered {answer.status}: {answer.excerpt()}", self._now())
+        if answer.status == 401:
+            raise NotEntitled(f"yahoo wants a session or a key: {answer.excerpt()}")
+        if answer.body.lstrip()[:1] == b"<":
+            raise ProviderDown(f"yahoo answered a page of HTML, not bars: {answer.excerpt()}")
+        self._throttled = 0
+        return answer
+
+    def _cooling(self, told: str, retry_at: datetime) -> RateLimited:
+        """Away for longer each time in a row, and never at the same moment as others."""
+        first, longest = COOL_DOWN
+        wait = min(longest, first * 2 ** min(self._throttled, 10)) * (0.5 + 0.5 * self._jitter())
+        self._throttled += 1
+        return RateLimited(told, max(retry_at, self._now() + wait))
+
+    def _require_currency(self, chart: Chart) -> None:
+        known = self._currencies.setdefault(chart.symbol, chart.currency)
+        if known != chart.currency:
+            raise Malformed(f"yahoo told {chart.symbol} in {known} before and in {chart.currency} now")
+
+    def _agreed(self, symbol: str, table: pa.Table) -> pa.Table:
+        """The newest closed daily bar is not final before a later reading says the same."""
+        final = table["is_final"].to_pylist()
+        places = [place for place, is_final in enumerate(final) if is_final]
+        now = self._now()
+        if not places or now - table["ts"][places[-1]].as_py() > 2 * _DAY:
+            return table
+        bar = tuple(table[name][places[-1]].as_py() for name in ("ts", *bars.PRICES, "volume"))
+        seen = self._seen.get(symbol)
+        if seen is None or seen.bar != bar:
+            seen = self._seen[symbol] = _Seen(bar, now)
+        final[places[-1]] = now - seen.read_at >= _AGREES_AFTER
+        place = table.schema.get_field_index("is_final")
+        return table.set_column(place, table.schema.field(place), pa.array(final))
+
+
+def _window(interval: Interval) -> timedelta:
+    """Longest range of one call."""
+    return timedelta(days=7) if interval is Interval.M1 else DEPTH.get(interval, timedelta(days=PAGE_BARS))

@@ -1,0 +1,75 @@
+"""Keys of providers: from the environment into their options, and nowhere else."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from cluster import settings
+from cluster.errors import ConfigError
+
+
+def load(home: Path, **environ: str) -> settings.Settings:
+    return settings.load(environ={"FINSIGHT_HOME": str(home), **environ})
+
+
+@pytest.mark.parametrize(
+    ("provider", "env"),
+    [
+        ("binance", "BINANCE_API_KEY"),
+        ("finnhub", "FINNHUB_API_KEY"),
+        ("alpha_vantage", "ALPHA_VANTAGE_API_KEY"),
+        ("yahoo", "YAHOO_FINANCE_API_KEY"),
+    ],
+)
+def test_a_key_of_the_environment_becomes_an_option_of_its_provider(
+    provider: str, env: str, tmp_path: Path
+) -> None:
+    options = {provider: {"base_url": "http://127.0.0.1:1"}}
+    loaded = load(tmp_path, FINSIGHT_PROVIDERS=json.dumps(options), **{env: "k3y"})
+    assert loaded.provider_options(provider) == {"base_url": "http://127.0.0.1:1", "api_key": "k3y"}
+    assert loaded.provider_options("sample") == {}
+
+
+def test_a_key_among_the_options_comes_before_that_of_the_environment(tmp_path: Path) -> None:
+    loaded = load(tmp_path, FINSIGHT_PROVIDERS='{"finnhub": {"api_key": "mine"}}', FINNHUB_API_KEY="k3y")
+    assert loaded.provider_options("finnhub") == {"api_key": "mine"}
+
+
+def test_the_newline_at_the_end_of_a_mounted_secret_is_no_part_of_the_key(tmp_path: Path) -> None:
+    assert load(tmp_path, FINNHUB_API_KEY="k3y\n").provider_options("finnhub") == {"api_key": "k3y"}
+    assert load(tmp_path, FINNHUB_API_KEY=" \n").provider_options("finnhub") == {}
+
+
+def test_no_key_is_shown(tmp_path: Path) -> None:
+    loaded = load(
+        tmp_path,
+        BINANCE_API_KEY="s3cr3t-1",
+        BINANCE_SECRET_KEY="s3cr3t-2",
+        FINNHUB_API_KEY="s3cr3t-3",
+        ALPHA_VANTAGE_API_KEY="s3cr3t-4",
+        YAHOO_FINANCE_API_KEY="s3cr3t-5",
+        RLC_REDIS_URL="redis://:s3cr3t-6@cache:6379/0",
+        FINSIGHT_PROVIDERS='{"finnhub": {"api_key": "s3cr3t-7", "base_url": "https://finnhub.io"}}',
+    )
+    shown = settings.shown(loaded)
+    assert "s3cr3t" not in json.dumps(shown) + repr(loaded.binance_api_key)
+    assert shown["providers"] == {"finnhub": {"api_key": "***", "base_url": "https://finnhub.io"}}
+    assert shown["rlc_redis_url"] == "redis://:***@cache:6379/0"
+
+
+def test_options_that_are_wrong_are_told_without_their_key(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="providers") as caught:
+        load(tmp_path, FINSIGHT_PROVIDERS='{"finnhub": ["api_key=s3cr3t"]}')
+    assert "s3cr3t" not in str(caught.value)
+
+
+def test_budgets_are_shared_only_when_that_is_asked_for(tmp_path: Path) -> None:
+    assert load(tmp_path, RLC_REDIS_URL="redis://rlc:1/0").shared_budget_url is None
+    own = {"USE_RLC": "true", "REDIS_URL": "redis://own:1/0"}
+    assert load(tmp_path, **own).shared_budget_url == "redis://own:1/0"
+    assert load(tmp_path, **own, RLC_REDIS_URL="redis://rlc:1/0").shared_budget_url == "redis://rlc:1/0"
+    with pytest.raises(ConfigError, match="REDIS_URL is not set"):
+        assert load(tmp_path, USE_RLC="true").shared_budget_url
