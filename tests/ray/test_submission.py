@@ -16,6 +16,7 @@ from cluster.errors import ConfigError, NotReady, NotRunning
 from cluster.local import interpreter
 from cluster.ports import free_port
 from cluster.submission import Progress, Submissions
+from tests.conftest import execute
 
 pytestmark = [pytest.mark.ray, pytest.mark.postgres]
 
@@ -34,11 +35,13 @@ def token(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def dashboard(token: Path, postgres_dsn: str, template_database: str) -> Iterator[str]:
     """URL of the dashboard of a Ray head in a process of its own; its jobs see an empty, migrated store."""
     port, url = free_port(), ""
+    # A copy: what its jobs store must not get into the databases of other tests
+    execute(postgres_dsn, f"CREATE DATABASE submission TEMPLATE {template_database} STRATEGY FILE_COPY")
     with tempfile.TemporaryDirectory(prefix="fs-", ignore_cleanup_errors=True) as folder:  # paths of sockets
         environment = os.environ | {
             "RAY_AUTH_MODE": "token",
             "RAY_AUTH_TOKEN_PATH": str(token),
-            "DATABASE_URL": postgres_dsn.replace("/postgres", f"/{template_database}"),
+            "DATABASE_URL": postgres_dsn.rpartition("/")[0] + "/submission",
             "FINSIGHT_HOME": folder,
         }
         command = [
@@ -57,6 +60,7 @@ def dashboard(token: Path, postgres_dsn: str, template_database: str) -> Iterato
             yield url
             head.terminate()
             head.wait(60)
+    execute(postgres_dsn, "DROP DATABASE submission WITH (FORCE)")
 
 
 @pytest.fixture
