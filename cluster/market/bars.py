@@ -33,7 +33,6 @@ BAR_SCHEMA = pa.schema(
 )
 """One row a bar, sorted by (symbol, interval, ts). Prices in quote currency, ts is the bar's open in UTC."""
 
-KEY = ("symbol", "interval", "ts")
 PRICES = ("open", "high", "low", "close")
 
 _GRID_S = {
@@ -184,7 +183,7 @@ def _off_grid(rows: pa.Table) -> Iterator[tuple[str, Flags]]:
 
 
 def _order(rows: pa.Table) -> tuple[npt.NDArray[np.intp], Flags]:
-    """The stable order by `KEY`, and which rows repeat the key of a row before them."""
+    """The stable order by (symbol, interval, ts), and which rows repeat the key of a row before them."""
     keys = [_instants(rows).astype(np.int64), _ranks(rows["interval"]), _ranks(rows["symbol"])]
     order = np.lexsort(keys)
     repeated = np.zeros(len(rows), dtype=bool)
