@@ -13,7 +13,6 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
-import pyarrow as pa
 import ray
 from ray.actor import ActorHandle
 
@@ -22,14 +21,14 @@ from cluster.backfill.pool import Pool, PoolStats
 from cluster.backfill.route import Route
 from cluster.backfill.worker import Worker
 from cluster.clock import SystemClock
-from cluster.errors import NotRunning, ProviderDown, StorageError
+from cluster.errors import StorageError
 from cluster.market import calendars
 from cluster.market.instants import Instants
 from cluster.market.intervals import Interval
 from cluster.market.symbols import Tier
 from cluster.providers import gateway_actor
+from cluster.providers.lazy_gateway import LazyGateway
 from cluster.providers.router import Router, Rule
-from cluster.providers.stats import Standing
 from cluster.storage import universe
 from cluster.storage.backfill_jobs import BackfillQueue
 from cluster.storage.database import Database
@@ -55,45 +54,6 @@ class WorkerOptions:
     lease_s: float = 60.0
     poll_s: float = 1.0
     log_level: str = "info"
-
-
-class LazyGateway:
-    """The gateway of a provider, looked up when it is needed, because it may start later or anew.
-
-    Ray's handle follows an actor through its restarts, but not to another one of the same name.
-    """
-
-    def __init__(self, provider: str, namespace: str) -> None:
-        self._provider = provider
-        self._namespace = namespace
-        self._gateway: gateway_actor.RemoteGateway | None = None
-
-    async def fetch(self, symbol: str, interval: Interval, start: datetime, end: datetime) -> pa.Table:
-        """See `Gateway.fetch`; `ProviderDown` while the gateway is not running."""
-        if self._gateway is None:
-            self._gateway = await self._found()
-        try:
-            return await self._gateway.fetch(symbol, interval, start, end)
-        except ProviderDown:
-            self._gateway = None
-            raise
-
-    async def standing(self) -> Standing:
-        """See `Gateway.standing`; errors as those of `fetch`."""
-        if self._gateway is None:
-            self._gateway = await self._found()
-        try:
-            return await self._gateway.standing()
-        except ProviderDown:
-            self._gateway = None
-            raise
-
-    async def _found(self) -> gateway_actor.RemoteGateway:
-        connect, provider = gateway_actor.connect, self._provider
-        try:
-            return await asyncio.to_thread(connect, provider, namespace=self._namespace)
-        except NotRunning as error:
-            raise ProviderDown(str(error)) from error
 
 
 class UniverseCalendar:

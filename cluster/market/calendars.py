@@ -9,7 +9,7 @@ from __future__ import annotations
 import csv
 from collections.abc import Iterable
 from dataclasses import dataclass
-from datetime import date, datetime
+from datetime import date, datetime, timedelta
 from functools import lru_cache
 from pathlib import Path
 
@@ -18,7 +18,7 @@ import numpy.typing as npt
 
 from cluster.clock import SystemClock
 from cluster.errors import ConfigError, InputError
-from cluster.market.instants import Instants, to_instant
+from cluster.market.instants import Instants, to_instant, to_moment
 from cluster.market.intervals import Interval
 
 ALWAYS_OPEN = "24/7"
@@ -85,6 +85,14 @@ def sessions(calendar: str, start: datetime, end: datetime) -> Sessions:
     known = _covering(calendar, start, end)
     first, last = np.searchsorted(known.opens, [to_instant(start), to_instant(end)])
     return known.where(slice(int(first), int(last)))
+
+
+def session_of(calendar: str, moment: datetime) -> tuple[datetime, datetime]:
+    """Open and close of the session that `moment` lies in; outside of sessions twice `moment`."""
+    known = sessions(calendar, moment - timedelta(days=1), moment + timedelta(microseconds=1))
+    if not len(known.opens) or (ends := to_moment(known.closes[-1])) <= moment:
+        return moment, moment
+    return to_moment(known.opens[-1]), ends
 
 
 def expected_opens(calendar: str, interval: Interval, start: datetime, end: datetime) -> Instants:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from datetime import UTC, date, datetime
+from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from cluster.errors import ConfigError, InputError
 from cluster.market import calendars
-from cluster.market.calendars import Override
+from cluster.market.calendars import Override, session_of
 from cluster.market.intervals import Interval
 
 
@@ -185,3 +185,14 @@ def test_a_wrong_line_of_overrides_is_named(tmp_path: Path, line: str) -> None:
     file.write_text(f"calendar,session,open,close,reason\n{line}\n")
     with pytest.raises(ConfigError, match=r"overrides\.csv line 2"):
         calendars.read_overrides(file)
+
+
+def test_a_session_is_that_of_the_exchange() -> None:
+    def at(hour: int, minute: int = 0) -> datetime:
+        return datetime(2025, 10, 8, hour, minute, tzinfo=UTC)
+
+    day = timedelta(days=1)
+    assert session_of("XNYS", at(14)) == (at(13, 30), at(20))
+    assert session_of("XNYS", at(20)) == (at(20), at(20))  # closed
+    assert session_of("XASX", at(1)) == (at(23) - day, at(5))  # Sydney opened the day before by UTC
+    assert session_of("24/7", at(14)) == (at(0), at(0) + day)
