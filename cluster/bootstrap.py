@@ -8,6 +8,8 @@ from dataclasses import replace
 
 from cluster.backfill import actor as backfill
 from cluster.backfill.actor import WorkerOptions
+from cluster.duties import actor as duties
+from cluster.duties.actor import DutyOptions
 from cluster.providers import gateway_actor, plans
 from cluster.settings import Settings
 
@@ -24,13 +26,15 @@ def start_actors(settings: Settings, env: Mapping[str, str]) -> list[str]:
         gateway_actor.start(provider, options, policy, shared_budget_url=shared, env=env)
     for index in range(settings.backfill_workers):
         backfill.start(index, worker_options(settings), env=env)
+    duties.start(duty_options(settings), env=env)
     return actor_names(settings)
 
 
 def actor_names(settings: Settings) -> list[str]:
     """The names of all actors that `start_actors` starts."""
     gateways = [gateway_actor.actor_name(provider) for provider in settings.providers]
-    return gateways + [backfill.actor_name(index) for index in range(settings.backfill_workers)]
+    workers = [backfill.actor_name(index) for index in range(settings.backfill_workers)]
+    return [*gateways, *workers, duties.NAME]
 
 
 def worker_options(settings: Settings) -> WorkerOptions:
@@ -45,6 +49,11 @@ def worker_options(settings: Settings) -> WorkerOptions:
         lease_s=settings.backfill_lease_s,
         log_level=settings.log_level,
     )
+
+
+def duty_options(settings: Settings) -> DutyOptions:
+    """What the settings say about the recurring duties."""
+    return DutyOptions(database_url=settings.require_database_url(), log_level=settings.log_level)
 
 
 def drain_workers(settings: Settings, grace_s: float) -> None:

@@ -59,6 +59,8 @@ backfill_jobs_processed_total = _counter(
     "backfill_jobs_processed_total", "Backfill attempts that ended, by outcome.", "tier", "outcome"
 )
 
+duty_failures_total = _counter("duty_failures_total", "Rounds of a recurring duty that failed.", "duty")
+
 http_requests_total = _counter("http_requests_total", "HTTP answers.", "route", "method", "status")
 http_request_duration_seconds = _histogram(
     "http_request_duration_seconds", "Time to answer an HTTP request.", _SECONDS, "route", "method"

@@ -1,0 +1,119 @@
+"""Ray shell around the duties: one detached actor, which starts to work when it is made.
+
+Its memory is worth nothing: killed at any moment, Ray starts it again and every duty comes back by itself.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import ray
+from ray.actor import ActorHandle
+
+from cluster import logs
+from cluster.clock import SystemClock
+from cluster.duties.duty import Duty
+from cluster.duties.loop import Duties, DutyStats
+from cluster.errors import StorageError
+from cluster.providers import gateway_actor
+from cluster.storage.database import Database
+
+log = logs.get(__name__)
+
+NAMESPACE = gateway_actor.NAMESPACE
+NAME = "duties"
+_RECONNECT_S = 2.0
+_STATEMENT_TIMEOUT_S = 600.0  # a whole month of a thousand symbols may be looked at in one statement
+
+
+@dataclass(frozen=True, slots=True)
+class DutyOptions:
+    """What the duties need to know; every owner of a duty adds the fields of it."""
+
+    database_url: str = field(repr=False)
+    log_level: str = "info"
+
+
+class DutiesActor:
+    """Does the duties from its construction on; to be made by `start`."""
+
+    def __init__(self, options: DutyOptions, namespace: str) -> None:
+        logs.configure(options.log_level)
+        self._options, self._namespace = options, namespace
+        self._database: Database | None = None
+        self._duties: Duties | None = None
+        self._life = asyncio.get_running_loop().create_task(self._live())
+        self._life.add_done_callback(self._ended)
+
+    async def stats(self) -> list[DutyStats]:
+        """What was done since the actor (re)started; empty while it waits for the database."""
+        return self._duties.stats() if self._duties else []
+
+    async def reload(self, options: DutyOptions) -> None:
+        """Go by `options` from the next round of every duty on."""
+        if options == self._options:
+            return
+        moved = options.database_url != self._options.database_url
+        self._options = options
+        logs.configure(options.log_level)
+        if moved:
+            self._life.cancel()
+            await asyncio.wait([self._life])
+            self._life = asyncio.get_running_loop().create_task(self._live())
+            self._life.add_done_callback(self._ended)
+        elif self._duties and self._database:
+            self._duties.renew(self._composed(self._database))
+
+    async def _live(self) -> None:
+        self._database = database = await self._connected()
+        try:
+            self._duties = Duties(self._composed(database), SystemClock())
+            log.info("duties_started", pid=os.getpid(), duties=[each.name for each in self._duties.stats()])
+            await self._duties.run()
+        finally:
+            self._duties = self._database = None
+            await database.close()
+
+    def _composed(self, database: Database) -> list[Duty]:
+        """Every duty of this system, by its owner."""
+        return []
+
+    async def _connected(self) -> Database:
+        while True:
+            try:
+                return await Database.open(
+                    self._options.database_url, statement_timeout_s=_STATEMENT_TIMEOUT_S
+                )
+            except StorageError as error:
+                log.warning("database_unreachable", actor=NAME, reason=str(error))
+                await asyncio.sleep(_RECONNECT_S)
+
+    def _ended(self, life: asyncio.Task[None]) -> None:
+        if not life.cancelled() and (error := life.exception()) is not None:
+            log.critical("duties_crashed", reason=repr(error))
+            os._exit(1)  # an actor without duties would look alive; Ray makes a new one
+
+
+def start(
+    options: DutyOptions, *, env: Mapping[str, str] | None = None, namespace: str = NAMESPACE
+) -> ActorHandle[Any]:
+    """Start the duties, or find those that run; needs a connection to Ray.
+
+    `env` is the environment of the actor's process, such as `PROMETHEUS_MULTIPROC_DIR`.
+    """
+    shell: Any = ray.remote(DutiesActor)
+    duties: ActorHandle[Any] = shell.options(
+        name=NAME,
+        namespace=namespace,
+        lifetime="detached",
+        get_if_exists=True,
+        max_restarts=-1,
+        max_task_retries=-1,  # asking and reloading twice do no harm
+        num_cpus=0,
+        runtime_env={"env_vars": dict(env or {})},
+    ).remote(options, namespace)
+    return duties
