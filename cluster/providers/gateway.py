@@ -7,32 +7,53 @@ from collections import Counter
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
-from typing import NoReturn
+from functools import partial
+from typing import Any, NoReturn, TypeVar
 
 import pyarrow as pa
+import structlog
 
 from cluster import metrics
 from cluster.clock import Clock, SystemClock
 from cluster.errors import (
     BadBars,
+    Banned,
     FinSightError,
     InputError,
+    Interrupted,
     Malformed,
     NotEntitled,
     ProviderDown,
     ProviderError,
     RateLimited,
+    Refused,
 )
 from cluster.market import bars
+from cluster.market.adjustments import CorporateAction
 from cluster.market.intervals import Interval
+from cluster.market.symbols import Instrument
 from cluster.providers.allowance import Allowance, OwnBudget
 from cluster.providers.breaker import Breaker, BreakerPolicy
 from cluster.providers.budget import Window, seconds_per_call
 from cluster.providers.health import Health, HealthPolicy
 from cluster.providers.page import Page, page_of, tell_rejected
-from cluster.providers.protocol import BarProvider, Metered
-from cluster.providers.stats import Outcome, ProviderState, ProviderStats, Standing
+from cluster.providers.protocol import (
+    Acting,
+    BarProvider,
+    Errand,
+    Listing,
+    Metered,
+    Quote,
+    Quoting,
+    Step,
+    Stepping,
+)
+from cluster.providers.stats import Outcome, ProviderState, ProviderStats, SetAside, Standing, reason_of
 from cluster.redaction import redact
+
+_log = structlog.get_logger(__name__)
+Answer = TypeVar("Answer")
+Checked = TypeVar("Checked")
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +69,8 @@ class GatewayPolicy:
     """A call waits so long for the budget before it is refused."""
     entitlement_retry_s: float = 86_400.0
     """An interval that the plan did not include is tried again after this."""
+    refusal_retry_s: float = 3_600.0
+    """A provider that does not accept our key or address is tried again after this."""
     breaker: BreakerPolicy = field(default_factory=BreakerPolicy)
     health: HealthPolicy = field(default_factory=HealthPolicy)
 
@@ -59,9 +82,10 @@ _CLOSEST = {Interval.D1: timedelta(hours=22)}
 class Gateway:
     """Fetches whole ranges of checked bars and never asks the provider more than budget and breaker allow.
 
-    A `BarSource`. Rate limit, failure, no data and not entitled have four different effects: the budget
-    closes until `retry_at`; the breaker counts and the health falls; nothing; the interval is left alone
-    for a day.
+    A `BarSource`. Every outcome has an effect of its own. A rate limit closes the budget until `retry_at`, a
+    ban the breaker, too; a failure counts for the breaker, and the health falls; after a refusal of the key
+    or of our address nothing is asked for an hour, and the health is 0; what the plan does not include is
+    left alone for a day; no data, an unknown symbol and a wrong request have none.
     """
 
     def __init__(
@@ -81,7 +105,8 @@ class Gateway:
         self._health = Health(self._policy.health)
         self._slots = asyncio.Semaphore(self._policy.concurrency)
         self._turn = asyncio.Lock()
-        self._not_entitled_until_s: dict[Interval, float] = {}
+        self._not_entitled_until_s: dict[Interval | Errand, float] = {}
+        self._refusal: Refused | Banned | None = None
         self._outcomes: Counter[Outcome] = Counter()
         self._rejected = 0
         self._last_error: tuple[str, datetime] | None = None
@@ -91,21 +116,46 @@ class Gateway:
         """All bars with `start <= ts < end`: `BAR_SCHEMA`, valid, sorted, unique; empty when there are none.
 
         Raises `RateLimited` (also when our own budget is used up), `NotEntitled`, `InvalidSymbol`,
-        `ProviderDown` (also for a time-out or an open breaker), `Malformed` (also when every bar was
-        rejected), and `InputError` for an interval that the provider does not offer. An error on a later
-        page discards the pages before it.
+        `Unauthorized`, `Restricted`, `OutOfHorizon`, `ProviderDown` (also for a time-out or an open breaker),
+        `Malformed` (also when every bar was rejected), and `InputError` for an interval that the provider
+        does not offer. An error after a part was answered is told by `Interrupted`, which carries that part.
         """
         self._check(interval, start, end)
-        pages, cursor, offer = [], start, self._provider.capabilities
-        while cursor < end:
-            page = await self._page(symbol, interval, cursor, end)
-            pages.append(page.good)
-            if page.last is None or (offer.short_page_ends and page.answered < offer.page_bars):
-                break
-            if page.last + _CLOSEST.get(interval, timedelta(seconds=interval.seconds)) >= end:
-                break  # no bar has room after it, so no call is spent on it
-            cursor = page.last + timedelta(microseconds=1)
+        pages, cursor = [], start
+        try:
+            while cursor < end and (step := self._step(symbol, interval, cursor, end)) is not None:
+                page = await self._page(symbol, interval, step)
+                pages.append(page.good)
+                cursor = self._after(page, interval, step, end)
+        except ProviderError as error:
+            if cursor > start:
+                raise Interrupted(bars.concat(pages), cursor, error) from error
+            raise
         return bars.concat(pages)
+
+    async def quote(self, symbol: str) -> Quote:
+        """The last price; errors as those of `fetch`, `InputError` when the provider tells none."""
+        if not isinstance(self._provider, Quoting):
+            raise InputError(f"provider {self._provider.name} tells no prices")
+        return await self._errand("quote", partial(self._provider.quote, symbol))
+
+    async def actions(self, symbol: str, start: datetime, end: datetime) -> list[CorporateAction]:
+        """Splits and dividends with ex-dates from `start` to `end`; errors as those of `quote`."""
+        if not isinstance(self._provider, Acting):
+            raise InputError(f"provider {self._provider.name} tells no splits and dividends")
+        return await self._errand("actions", partial(self._provider.actions, symbol, start, end))
+
+    async def instruments(self) -> list[Instrument]:
+        """All instruments that the provider lists; errors as those of `quote`."""
+        if isinstance(self._provider, Listing):
+            return await self._errand("instruments", self._provider.list_instruments)
+        return self._provider.instruments()
+
+    def forgive(self) -> None:
+        """Ask again what was refused: the key or the plan may be another now."""
+        self._not_entitled_until_s.clear()
+        if self._refusal is not None and not isinstance(self._refusal, Banned):
+            self._accepted()
 
     async def refresh(self) -> None:
         """Learn what others, with whom the budget is shared, have left of it; for `stats`."""
@@ -117,7 +167,7 @@ class Gateway:
         return ProviderStats(
             provider=self._provider.name,
             state=self._state(now_s),
-            health_score=self._health.score(now_s),
+            health_score=self._score(now_s),
             latency_p50_ms=self._health.latency_ms(0.50, now_s),
             latency_p95_ms=self._health.latency_ms(0.95, now_s),
             error_rate=self._health.error_rate(now_s),
@@ -127,6 +177,7 @@ class Gateway:
             last_success_at=self._last_success_at,
             outcomes={str(outcome): count for outcome, count in self._outcomes.items()},
             rejected_bars=self._rejected,
+            set_aside=self._set_aside(now_s),
         )
 
     async def standing(self) -> Standing:
@@ -134,7 +185,16 @@ class Gateway:
         now_s, offer = self._clock.monotonic_s(), self._provider.capabilities
         offer = replace(offer, intervals=offer.intervals - self._off(now_s))
         price_s = seconds_per_call(self._policy.budget, offer.weight)
-        return Standing(self._provider.name, offer, price_s, self._state(now_s), self._health.score(now_s))
+        kinds: dict[Errand, type] = {"quote": Quoting, "actions": Acting}
+        errands = frozenset(name for name, kind in kinds.items() if isinstance(self._provider, kind))
+        return Standing(
+            self._provider.name,
+            offer,
+            price_s,
+            self._state(now_s),
+            self._score(now_s),
+            errands - self._off(now_s),
+        )
 
     def _check(self, interval: Interval, start: datetime, end: datetime) -> None:
         offered = self._provider.capabilities.intervals
@@ -144,42 +204,85 @@ class Gateway:
         if end < start:
             raise InputError(f"the range ends at {end.isoformat()}, before its start {start.isoformat()}")
 
-    async def _page(self, symbol: str, interval: Interval, start: datetime, end: datetime) -> Page:
+    def _step(self, symbol: str, interval: Interval, start: datetime, end: datetime) -> Step | None:
+        """What the next answer spans."""
+        if isinstance(self._provider, Stepping):
+            return self._provider.step(symbol, interval, start, end)
+        return Step(start, end)
+
+    def _after(self, page: Page, interval: Interval, step: Step, end: datetime) -> datetime:
+        """Where the range goes on after `page`; `end` when nothing can follow."""
+        offer = self._provider.capabilities
+        if page.answered < offer.page_bars and isinstance(self._provider, Stepping):
+            return step.end
+        if page.last is None or (offer.short_page_ends and page.answered < offer.page_bars):
+            return end
+        if page.last + _CLOSEST.get(interval, timedelta(seconds=interval.seconds)) >= end:
+            return end  # no bar has room after it, so no call is spent on it
+        return page.last + timedelta(microseconds=1)
+
+    async def _page(self, symbol: str, interval: Interval, step: Step) -> Page:
+        call = partial(self._provider.bars, symbol, interval, step.start, step.end)
+
+        def check(answer: pa.Table) -> bars.Validated:
+            return self._checked(answer, symbol, interval)
+
+        checked = await self._ask(interval, call, check, self._provider.capabilities.weight, step.calls)
+        if checked.rejected.num_rows:
+            self._rejected += len(checked.rejected)
+            tell_rejected(self._provider.name, checked.rejected)
+        return page_of(checked, step.start, step.end)
+
+    async def _errand(self, errand: Errand, call: Callable[[], Awaitable[Answer]]) -> Answer:
+        offer = self._provider.capabilities
+        return await self._ask(errand, call, lambda answer: answer, offer.weights.get(errand, offer.weight))
+
+    async def _ask(
+        self,
+        wanted: Interval | Errand,
+        call: Callable[[], Awaitable[Answer]],
+        check: Callable[[Answer], Checked],
+        weight: int,
+        calls: int = 1,
+    ) -> Checked:
+        """The checked answer to `call`, which is made only when budget, breaker and plan allow it."""
         async with self._slots:
-            await self._admit(interval)
+            await self._admit(wanted, weight, calls)
             began_s = self._clock.monotonic_s()
             try:
-                checked = await self._call(symbol, interval, start, end)
-            except ProviderError as error:
-                await self._failed(error, interval, began_s)
-            except InputError:
-                self._breaker.neutral()
-                raise
+                checked = await self._call(call, check)
+            except (ProviderError, InputError) as error:
+                await self._failed(error, wanted, began_s)
             await self._answered(checked, began_s)
-            return page_of(checked, start, end)
+            return checked
 
-    async def _admit(self, interval: Interval) -> None:
+    async def _admit(self, wanted: Interval | Errand, weight: int, calls: int) -> None:
         """Pass, or raise why the provider must not be asked now."""
         now_s, name = self._clock.monotonic_s(), self._provider.name
-        if now_s < self._not_entitled_until_s.get(interval, float("-inf")):
-            raise NotEntitled(f"the plan of provider {name} does not include {interval}")
+        if now_s < self._not_entitled_until_s.get(wanted, float("-inf")):
+            raise NotEntitled(f"the plan of provider {name} does not include {wanted}")
         if not self._breaker.allow(now_s):
-            retry_at = self._moment(self._breaker.retry_at_s(now_s))
-            raise ProviderDown(
-                f"provider {name} is down; the breaker stays open until {retry_at.isoformat()}"
-            )
+            raise self._closed(self._moment(self._breaker.retry_at_s(now_s)))
         try:
-            await self._reserve(now_s + self._policy.patience_s)
+            for _ in range(calls):
+                await self._reserve(weight, now_s + self._policy.patience_s)
         except BaseException as error:
             self._breaker.neutral()
             if isinstance(error, RateLimited):
                 self._last_error = (redact(str(error)), self._clock.now())
             raise
 
-    async def _reserve(self, deadline_s: float) -> None:
+    def _closed(self, retry_at: datetime) -> ProviderError:
+        """Why nothing is asked before `retry_at`."""
+        if self._refusal is not None:
+            return type(self._refusal)(str(self._refusal), retry_at)
+        name = self._provider.name
+        return ProviderDown(f"provider {name} is down; the breaker stays open until {retry_at.isoformat()}")
+
+    async def _reserve(self, weight: int, deadline_s: float) -> None:
         """Take the call out of the budget, after a short wait if need be; raises `RateLimited`."""
         async with self._turn:  # who came first goes first
-            while wait_s := await self._allowance.reserve(self._provider.capabilities.weight):
+            while wait_s := await self._allowance.reserve(weight):
                 retry_at_s = self._clock.monotonic_s() + wait_s
                 if retry_at_s > deadline_s:
                     retry_at, name = self._moment(retry_at_s), self._provider.name
@@ -188,12 +291,14 @@ class Gateway:
                     )
                 await self._sleep(wait_s)
 
-    async def _call(self, symbol: str, interval: Interval, start: datetime, end: datetime) -> bars.Validated:
+    async def _call(
+        self, call: Callable[[], Awaitable[Answer]], check: Callable[[Answer], Checked]
+    ) -> Checked:
         metrics.provider_selected_total.labels(self._provider.name).inc()
         try:
             async with asyncio.timeout(self._policy.timeout_s):
-                answer = await self._provider.bars(symbol, interval, start, end)
-            checked = bars.validate(answer, self._clock.now())
+                answer = await call()
+            return check(answer)
         except TimeoutError:
             raise ProviderDown(
                 f"provider {self._provider.name} did not answer within {self._policy.timeout_s:g} s"
@@ -206,6 +311,9 @@ class Gateway:
             raise Malformed(
                 f"the client of provider {self._provider.name} failed: {type(error).__name__}: {error}"
             ) from error
+
+    def _checked(self, answer: pa.Table, symbol: str, interval: Interval) -> bars.Validated:
+        checked = bars.validate(answer, self._clock.now())
         if checked.rejected.num_rows and not checked.good.num_rows:
             raise Malformed(
                 f"provider {self._provider.name}: no valid bar of {symbol} {interval} among "
@@ -213,49 +321,89 @@ class Gateway:
             )
         return checked
 
-    async def _answered(self, checked: bars.Validated, began_s: float) -> None:
+    async def _answered(self, checked: object, began_s: float) -> None:
         now_s = self._clock.monotonic_s()
-        if checked.good.num_rows:
-            self._breaker.success()
+        is_empty = isinstance(checked, bars.Validated) and not checked.good.num_rows
+        if is_empty:
+            self._neutral()
+        else:
+            self._accepted()
             self._health.record(good=True, latency_ms=(now_s - began_s) * 1_000, now_s=now_s)
             self._last_success_at = self._clock.now()
-        else:
-            self._breaker.neutral()
-        if checked.rejected.num_rows:
-            self._rejected += len(checked.rejected)
-            tell_rejected(self._provider.name, checked.rejected)
-        self._count(Outcome.BARS if checked.good.num_rows else Outcome.NO_DATA, began_s, now_s)
+        self._count(Outcome.NO_DATA if is_empty else Outcome.BARS, began_s, now_s)
         if isinstance(self._provider, Metered):
             await self._allowance.correct(self._provider.usage())
 
-    async def _failed(self, error: ProviderError, interval: Interval, began_s: float) -> NoReturn:
+    async def _failed(
+        self, error: ProviderError | InputError, wanted: Interval | Errand, began_s: float
+    ) -> NoReturn:
         now_s, outcome = self._clock.monotonic_s(), Outcome.of(error)
         self._last_error = (redact(str(error)), self._clock.now())
-        if outcome.is_failure:
-            self._breaker.failure(now_s)
-            self._health.record(good=False, latency_ms=(now_s - began_s) * 1_000, now_s=now_s)
-        else:
-            self._breaker.neutral()
-        if isinstance(error, RateLimited):
-            await self._allowance.close_for((error.retry_at - self._clock.now()).total_seconds())
-        if isinstance(error, NotEntitled):
-            self._not_entitled_until_s[interval] = now_s + self._policy.entitlement_retry_s
         metrics.provider_errors_total.labels(self._provider.name, outcome).inc()
+        if outcome.is_failure:
+            self._health.record(good=False, latency_ms=(now_s - began_s) * 1_000, now_s=now_s)
+        match error:
+            case Refused():
+                error = self._set_aside_for(error, now_s)
+            case RateLimited():
+                await self._limited(error, now_s)
+            case _ if outcome.is_failure:
+                self._breaker.failure(now_s)
+            case _:
+                self._neutral()
+        if isinstance(error, NotEntitled):
+            self._not_entitled_until_s[wanted] = now_s + self._policy.entitlement_retry_s
         self._count(outcome, began_s, now_s)
         raise error
+
+    def _set_aside_for(self, refusal: Refused, now_s: float) -> Refused:
+        """Ask nothing for a while; the error that says until when."""
+        until_s = now_s + self._policy.refusal_retry_s
+        self._breaker.trip(until_s)
+        self._refusal = refusal
+        _log.error("provider_set_aside", provider=self._provider.name, reason=redact(str(refusal)))
+        return type(refusal)(str(refusal), self._moment(until_s))
+
+    async def _limited(self, error: RateLimited, now_s: float) -> None:
+        wait_s = (error.retry_at - self._clock.now()).total_seconds()
+        self._breaker.neutral()
+        if isinstance(error, Banned):
+            self._breaker.trip(now_s + wait_s)
+            self._refusal = error
+            _log.error("provider_set_aside", provider=self._provider.name, reason=redact(str(error)))
+        await self._allowance.close_for(wait_s)
+
+    def _neutral(self) -> None:
+        """An answer that says nothing about the provider's health, but that it answers us again."""
+        if self._refusal is not None:
+            self._accepted()
+        else:
+            self._breaker.neutral()
+
+    def _accepted(self) -> None:
+        self._refusal = None
+        self._breaker.success()
 
     def _count(self, outcome: Outcome, began_s: float, now_s: float) -> None:
         self._outcomes[outcome] += 1
         metrics.provider_request_ms.observe((now_s - began_s) * 1_000)
-        metrics.provider_health_score.labels(self._provider.name).set(self._health.score(now_s))
+        metrics.provider_health_score.labels(self._provider.name).set(self._score(now_s))
 
     def _state(self, now_s: float) -> ProviderState:
         if self._off(now_s) >= self._provider.capabilities.intervals:
             return "NOT_ENTITLED"
         return self._breaker.state(now_s).value
 
-    def _off(self, now_s: float) -> frozenset[Interval]:
-        """The intervals that the plan does not include."""
+    def _score(self, now_s: float) -> float:
+        return 0.0 if isinstance(self._refusal, Refused) else self._health.score(now_s)
+
+    def _set_aside(self, now_s: float) -> SetAside | None:
+        if self._refusal is None:
+            return None
+        return SetAside(reason_of(self._refusal), self._moment(self._breaker.retry_at_s(now_s)))
+
+    def _off(self, now_s: float) -> frozenset[Any]:
+        """The intervals and errands that the plan does not include."""
         return frozenset(each for each, until_s in self._not_entitled_until_s.items() if now_s < until_s)
 
     def _moment(self, at_s: float) -> datetime:

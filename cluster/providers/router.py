@@ -14,7 +14,16 @@ import structlog
 
 from cluster import metrics
 from cluster.clock import Clock
-from cluster.errors import InputError, InvalidSymbol, NotEntitled, ProviderDown, ProviderError, RateLimited
+from cluster.errors import (
+    InputError,
+    Interrupted,
+    InvalidSymbol,
+    NotEntitled,
+    OutOfHorizon,
+    ProviderDown,
+    ProviderError,
+    RateLimited,
+)
 from cluster.market.intervals import Interval
 from cluster.market.symbols import AssetType
 from cluster.providers.protocol import BarSource
@@ -132,6 +141,9 @@ class Router:
                 continue
             try:
                 table = await ask(self._sources[one.provider])
+            except Interrupted:  # what it gave is kept; who gives the rest is another choice
+                self._announce(want, one.provider)
+                raise
             except (ProviderError, InputError) as error:
                 errors.append(error)
                 continue
@@ -169,7 +181,7 @@ class Router:
             )  # fmt: skip
 
 
-_REFUSALS = NotEntitled | InvalidSymbol | InputError
+_REFUSALS = NotEntitled | InvalidSymbol | OutOfHorizon | InputError
 
 
 def _can(one: Standing, want: Want, now: datetime) -> bool:
