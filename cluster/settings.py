@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from hashlib import sha256
 from importlib import resources
 from pathlib import Path
 from typing import Any, Literal
@@ -26,6 +27,14 @@ Rule = Literal["announce", "never"]
 
 KEYED = {name: name for name in ("binance", "finnhub", "alpha_vantage")} | {"yahoo": "yahoo_finance"}
 """Providers that may have a key: name -> the beginning of the setting that holds it."""
+NEEDS_RESTART = frozenset(
+    {
+        "home", "profile", "database_url", "redis_url", "mlflow_tracking_uri", "ray_address", "host",
+        "port_offset", "api_port", "dashboard_port", "mlflow_port", "metrics_port", "postgres_port",
+        "redis_port", "ray_port", "object_store_bytes", "model_name", "model_dir", "model_poll_s",
+    }
+)  # fmt: skip
+"""Settings that hold from the start of a process to its end; a reload changes all others."""
 _SECRET_OPTION = ("key", "secret", "token", "password")
 
 
@@ -247,6 +256,28 @@ def load(*, instance: bool = True, environ: Mapping[str, str] | None = None, **o
 
     Raises `ConfigError` that names key, value and source of everything that is wrong.
     """
+    return _load(running_instance if instance else lambda _: {}, environ, overrides)
+
+
+def reread(environ: Mapping[str, str] | None = None) -> Settings:
+    """What the layers say now, for a process that runs; raises `ConfigError` as `load` does.
+
+    What the embedded instance was started with is left out, so that a setting that was taken out of a file
+    is back at its default; but for what only a start can change, and the administrator's key that it made.
+    """
+    kept = NEEDS_RESTART | {"admin_api_key"}
+    return _load(
+        lambda file: {name: value for name, value in running_instance(file).items() if name in kept},
+        environ,
+        {},
+    )
+
+
+def _load(
+    running_of: Callable[[Path], dict[str, Any]],
+    environ: Mapping[str, str] | None,
+    overrides: Mapping[str, Any],
+) -> Settings:
     environ = os.environ if environ is None else environ
     packaged = _packaged("base")
     profile = overrides.get("profile") or environ.get("FINSIGHT_PROFILE") or "development"
@@ -255,10 +286,21 @@ def load(*, instance: bool = True, environ: Mapping[str, str] | None = None, **o
     extra = environ.get("FINSIGHT_CONFIG")
     asked = {**(_file(Path(extra)) if extra else {}), **_from_environment(environ), **overrides}
     settings = _validated({**packaged, **asked})
-    if instance and (running := running_instance(settings.endpoints_file)):
+    if running := running_of(settings.endpoints_file):
         said = {key: value for key, value in asked.items() if value is not None}
         return _validated({**packaged, **running, **said})
     return settings
+
+
+def changed(before: Settings, after: Settings) -> list[str]:
+    """Names of the settings that differ, sorted."""
+    return sorted(name for name, value in after if value != getattr(before, name))
+
+
+def digest(settings: Settings) -> str:
+    """16 hexadecimal digits that stand for everything that a reload can change, keys included."""
+    values = {name: value for name, value in revealed(settings).items() if name not in NEEDS_RESTART}
+    return sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:16]
 
 
 def running_instance(endpoints: Path) -> dict[str, Any]:

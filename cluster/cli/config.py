@@ -63,21 +63,13 @@ def validate(*, as_json: JsonOption = False) -> None:
 def wrong(environ: Mapping[str, str]) -> list[str]:
     """What is wrong with the configuration, in sentences; empty when nothing is."""
     from cluster import settings
-    from cluster.providers import plans, registry
+    from cluster.providers import check
 
     try:
         loaded = settings.load(environ=environ)
     except ConfigError as error:
         return str(error).splitlines()
-    problems = []
-    for name in loaded.providers:
-        options = loaded.provider_options(name)
-        try:
-            registry.create(name, options)
-            plans.policy(name, options)
-        except ConfigError as error:
-            problems.append(f"providers (environment FINSIGHT_PROVIDERS): {error}.")
-    return [*problems, *_wrong_model(loaded)]
+    return [*check.wrong(loaded), *_wrong_model(loaded)]
 
 
 def _wrong_model(loaded: Settings) -> list[str]:
