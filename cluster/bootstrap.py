@@ -1,40 +1,165 @@
-"""Composition root of the data plane: from settings to running actors."""
+"""Composition root of the data plane: from settings to running actors, and to the same with other settings."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
-from dataclasses import replace
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any
 
+import ray
+from ray.exceptions import GetTimeoutError, RayError, RayTaskError
+
+from cluster import logs
 from cluster.backfill import actor as backfill
 from cluster.backfill.actor import WorkerOptions
 from cluster.duties import actor as duties
 from cluster.duties.actor import DutyOptions
 from cluster.providers import gateway_actor, plans
+from cluster.providers.gateway import GatewayPolicy
+from cluster.redaction import redact
 from cluster.settings import Settings
 
+log = logs.get(__name__)
 
-def start_actors(settings: Settings, env: Mapping[str, str]) -> list[str]:
-    """Start gateways and backfill workers on the connected Ray, or find those that run; returns their names.
+NAMESPACE = gateway_actor.NAMESPACE
+_OF_SETTINGS = ("gateway:", "collector:")
+"""Beginnings of the names of actors that end when the settings no longer ask for them."""
+
+
+@dataclass(frozen=True)
+class _Actor:
+    """One actor that the settings ask for."""
+
+    name: str
+    start: Callable[..., object]
+    """Starts it, or finds it, with `options`, `env` and `namespace`."""
+    options: Callable[[], tuple[Any, ...]]
+    """What `start` and the actor's own `reload` take."""
+
+
+@dataclass(frozen=True)
+class Reloaded:
+    """What a reload did; the lists name actors."""
+
+    reloaded: list[str]
+    started: list[str]
+    stopped: list[str]
+    failed: dict[str, str]
+    """Those that did not take the settings over, with the reason; the next reload tells them again."""
+
+
+def start_actors(settings: Settings, env: Mapping[str, str], *, namespace: str = NAMESPACE) -> list[str]:
+    """Start every actor on the connected Ray, or find those that run; returns their names.
 
     `env` is the environment of the actors' processes. ConfigError when a provider's options are wrong.
     """
-    for provider in settings.providers:
-        options = settings.provider_options(provider)
-        policy = replace(plans.policy(provider, options), timeout_s=settings.provider_timeout_s)
-        shared = settings.shared_budget_url
-        gateway_actor.start(provider, options, policy, shared_budget_url=shared, env=env)
-    for index in range(settings.backfill_workers):
-        backfill.start(index, worker_options(settings), env=env)
-    duties.start(duty_options(settings), env=env)
-    return actor_names(settings)
+    wanted = _actors(settings)
+    for each in wanted:
+        each.start(*each.options(), env=env, namespace=namespace)
+    return [each.name for each in wanted]
 
 
 def actor_names(settings: Settings) -> list[str]:
     """The names of all actors that `start_actors` starts."""
-    gateways = [gateway_actor.actor_name(provider) for provider in settings.providers]
-    workers = [backfill.actor_name(index) for index in range(settings.backfill_workers)]
-    return [*gateways, *workers, duties.NAME]
+    return [each.name for each in _actors(settings)]
+
+
+def reload(
+    settings: Settings,
+    env: Mapping[str, str],
+    *,
+    timeout_s: float = 20.0,
+    grace_s: float = 30.0,
+    namespace: str = NAMESPACE,
+) -> Reloaded:
+    """Have every running actor go by `settings`, which must be valid, and drop no work over it.
+
+    What is missing is started, first of all gateways; then the others are told, so that nobody asks a removed
+    gateway any more, which ends when its calls are over, or after `grace_s`. Telling twice changes nothing.
+    """
+    there = _running(namespace)
+    wanted = {each.name: each for each in _actors(settings)}
+    missing = [each for name, each in wanted.items() if name not in there]
+    for each in missing:
+        each.start(*each.options(), env=env, namespace=namespace)
+    calls = {
+        name: (each.options(), partial(_told, name, namespace))
+        for name, each in wanted.items()
+        if name in there
+    }
+    failed = _answers({name: tell(*options) for name, (options, tell) in calls.items()}, timeout_s)
+    gone = sorted(name for name in there - wanted.keys() if name.startswith(_OF_SETTINGS))
+    _retire(gone, namespace, grace_s)
+    reloaded = [name for name in calls if name not in failed]
+    return Reloaded(reloaded, [each.name for each in missing], gone, failed)
+
+
+def _actors(settings: Settings) -> list[_Actor]:
+    gateways = [
+        _Actor(
+            gateway_actor.actor_name(provider),
+            partial(_start_gateway, provider),
+            partial(gateway_options, settings, provider),
+        )
+        for provider in settings.providers
+    ]
+    workers = [
+        _Actor(
+            backfill.actor_name(index), partial(backfill.start, index), lambda: (worker_options(settings),)
+        )
+        for index in range(settings.backfill_workers)
+    ]
+    return [*gateways, *workers, _Actor(duties.NAME, duties.start, lambda: (duty_options(settings),))]
+
+
+def _start_gateway(
+    provider: str, options: Mapping[str, object], policy: GatewayPolicy, shared: str | None, **how: Any
+) -> None:
+    gateway_actor.start(provider, options, policy, shared_budget_url=shared, **how)
+
+
+def _running(namespace: str) -> set[str]:
+    found: list[dict[str, str]] = ray.util.list_named_actors(all_namespaces=True)
+    return {each["name"] for each in found if each["namespace"] == namespace}
+
+
+def _told(name: str, namespace: str, *options: Any) -> Any:
+    return ray.get_actor(name, namespace=namespace).reload.remote(*options)
+
+
+def _answers(asked: Mapping[str, Any], timeout_s: float) -> dict[str, str]:
+    """Why some of those that were `asked` did not do it, by their name."""
+    deadline_s, failed = time.monotonic() + timeout_s, {}
+    for name, answer in asked.items():
+        try:
+            ray.get(answer, timeout=max(0.0, deadline_s - time.monotonic()))
+        except GetTimeoutError:
+            failed[name] = f"did not answer within {timeout_s:g} s"
+        except RayTaskError as error:
+            failed[name] = redact(str(error.cause))
+        except RayError as error:
+            failed[name] = redact(f"is out of reach: {error}")
+    return failed
+
+
+def _retire(names: list[str], namespace: str, grace_s: float) -> None:
+    """End the actors of these names when they have nothing to do any more."""
+    handles = {name: ray.get_actor(name, namespace=namespace) for name in names}
+    failed = _answers({name: each.drain.remote(grace_s) for name, each in handles.items()}, grace_s + 5)
+    for name, reason in failed.items():
+        log.warning("drain_failed", actor=name, reason=reason)
+    for handle in handles.values():
+        ray.kill(handle, no_restart=True)
+
+
+def gateway_options(settings: Settings, provider: str) -> tuple[dict[str, Any], GatewayPolicy, str | None]:
+    """What the settings say about the gateway of `provider`: options, policy, URL of a shared budget."""
+    options = settings.provider_options(provider)
+    policy = replace(plans.policy(provider, options), timeout_s=settings.provider_timeout_s)
+    return options, policy, settings.shared_budget_url
 
 
 def worker_options(settings: Settings) -> WorkerOptions:
