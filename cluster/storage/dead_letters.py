@@ -42,7 +42,15 @@ WHERE id = $1 RETURNING *
 _MERGE = """
 UPDATE backfill_jobs SET state = 'merged', merged_into = $2, requeue_count = requeue_count + 1 WHERE id = $1
 """
-_DELETE = "DELETE FROM backfill_jobs WHERE id = $1 AND state = 'dead' RETURNING id"
+# With it go the jobs that were merged into it, and all their attempts.
+_DELETE = """
+WITH RECURSIVE family AS (
+    SELECT id FROM backfill_jobs WHERE id = $1 AND state = 'dead'
+    UNION ALL
+    SELECT j.id FROM backfill_jobs j JOIN family ON j.merged_into = family.id),
+history AS (DELETE FROM backfill_attempts WHERE job_id IN (SELECT id FROM family))
+DELETE FROM backfill_jobs WHERE id = $1 AND state = 'dead' RETURNING id
+"""
 
 
 @dataclass(frozen=True, slots=True)
