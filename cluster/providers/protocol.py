@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Literal, Protocol, runtime_checkable
@@ -41,6 +41,8 @@ class Capabilities:
     """What kinds of instruments it has; `None`: any."""
     depth: Mapping[Interval, timedelta] = field(default_factory=dict)
     """How far back from now the bars of an interval reach; an interval that is not named: to `earliest`."""
+    grace_s: float = 60.0
+    """What it says of a bar may still change for so long after the bar's close."""
 
 
 class BarProvider(Protocol):
@@ -67,6 +69,25 @@ class BarProvider(Protocol):
 
     def instruments(self) -> list[Instrument]:
         """Instruments that can be told without asking the provider; may be empty."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Many:
+    """Bars of many symbols, and why there are none of the others."""
+
+    table: pa.Table
+    """`BAR_SCHEMA`; a symbol may have no bar in the range without that being an error."""
+    errors: Mapping[str, Exception] = field(default_factory=dict)
+    """By symbol: errors as those of `BarProvider.bars`."""
+
+
+@runtime_checkable
+class ManyBars(Protocol):
+    """A provider that answers many symbols in one call, which costs what one call costs."""
+
+    async def many(self, symbols: Sequence[str], interval: Interval, start: datetime, end: datetime) -> Many:
+        """At most `page_bars` bars of all symbols together; raises what concerns them all."""
         ...
 
 
@@ -106,10 +127,11 @@ class Quote:
 
     symbol: str
     price: float
-    """In the currency of the instrument."""
     ts: datetime
     """When it was traded, or as near to that as the provider tells."""
     source: str
+    currency: str = ""
+    """Unit of the price as the provider names it, `GBp` is pence; empty: that of the instrument."""
 
 
 @runtime_checkable
