@@ -1,4 +1,4 @@
-"""Composition root of the data plane: from settings to running actors, and to the same with other settings."""
+"""Composition root of the data plane: from settings to running actors, and from other settings to them."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from cluster.backfill import actor as backfill
 from cluster.backfill.actor import WorkerOptions
 from cluster.duties import actor as duties
 from cluster.duties.actor import DutyOptions
+from cluster.errors import NotRunning
 from cluster.providers import gateway_actor, plans
 from cluster.providers.gateway import GatewayPolicy
 from cluster.redaction import redact
@@ -85,15 +86,12 @@ def reload(
     missing = [each for name, each in wanted.items() if name not in there]
     for each in missing:
         each.start(*each.options(), env=env, namespace=namespace)
-    calls = {
-        name: (each.options(), partial(_told, name, namespace))
-        for name, each in wanted.items()
-        if name in there
-    }
-    failed = _answers({name: tell(*options) for name, (options, tell) in calls.items()}, timeout_s)
+    present = [each for name, each in wanted.items() if name in there]
+    asked = {each.name: _handle(each.name, namespace).reload.remote(*each.options()) for each in present}
+    failed = _answers(asked, timeout_s)
     gone = sorted(name for name in there - wanted.keys() if name.startswith(_OF_SETTINGS))
     _retire(gone, namespace, grace_s)
-    reloaded = [name for name in calls if name not in failed]
+    reloaded = [name for name in asked if name not in failed]
     return Reloaded(reloaded, [each.name for each in missing], gone, failed)
 
 
@@ -108,7 +106,9 @@ def _actors(settings: Settings) -> list[_Actor]:
     ]
     workers = [
         _Actor(
-            backfill.actor_name(index), partial(backfill.start, index), lambda: (worker_options(settings),)
+            backfill.actor_name(index),
+            partial(backfill.start, index),
+            lambda: (worker_options(settings),),
         )
         for index in range(settings.backfill_workers)
     ]
@@ -126,8 +126,11 @@ def _running(namespace: str) -> set[str]:
     return {each["name"] for each in found if each["namespace"] == namespace}
 
 
-def _told(name: str, namespace: str, *options: Any) -> Any:
-    return ray.get_actor(name, namespace=namespace).reload.remote(*options)
+def _handle(name: str, namespace: str) -> Any:
+    try:
+        return ray.get_actor(name, namespace=namespace)
+    except ValueError:
+        raise NotRunning(f"actor {name} has just ended; reload once more") from None
 
 
 def _answers(asked: Mapping[str, Any], timeout_s: float) -> dict[str, str]:
@@ -147,7 +150,7 @@ def _answers(asked: Mapping[str, Any], timeout_s: float) -> dict[str, str]:
 
 def _retire(names: list[str], namespace: str, grace_s: float) -> None:
     """End the actors of these names when they have nothing to do any more."""
-    handles = {name: ray.get_actor(name, namespace=namespace) for name in names}
+    handles = {name: _handle(name, namespace) for name in names}
     failed = _answers({name: each.drain.remote(grace_s) for name, each in handles.items()}, grace_s + 5)
     for name, reason in failed.items():
         log.warning("drain_failed", actor=name, reason=reason)
