@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from functools import partial
@@ -35,6 +35,7 @@ from cluster.market.symbols import Instrument
 from cluster.providers.allowance import Allowance, OwnBudget
 from cluster.providers.breaker import Breaker, BreakerPolicy
 from cluster.providers.budget import Window, seconds_per_call
+from cluster.providers.fetch_many import one_by_one, portions
 from cluster.providers.health import Health, HealthPolicy
 from cluster.providers.page import Page, page_of, tell_rejected
 from cluster.providers.protocol import (
@@ -42,6 +43,8 @@ from cluster.providers.protocol import (
     BarProvider,
     Errand,
     Listing,
+    Many,
+    ManyBars,
     Metered,
     Quote,
     Quoting,
@@ -132,6 +135,29 @@ class Gateway:
                 raise Interrupted(bars.concat(pages), cursor, error) from error
             raise
         return bars.concat(pages)
+
+    async def fetch_many(
+        self,
+        symbols: Sequence[str],
+        interval: Interval,
+        start: datetime,
+        end: datetime,
+        within_s: float = 60.0,
+    ) -> Many:
+        """As `fetch`, of many symbols: in one call where the provider can, else a call a symbol.
+
+        What `fetch` would raise is told for each symbol. One that was not asked within `within_s` is
+        `RateLimited`. `InputError` for an interval that the provider does not offer.
+        """
+        self._check(interval, start, end)
+        if not isinstance(self._provider, ManyBars):
+            fetch = partial(self.fetch, interval=interval, start=start, end=end)
+            lanes = self._policy.concurrency
+            return await one_by_one(fetch, symbols, lanes=lanes, within_s=within_s, clock=self._clock)
+        some = portions(symbols, start, end, interval.seconds, self._provider.capabilities.page_bars)
+        answers = [await self._many(self._provider, each, interval, start, end) for each in some]
+        errors = {symbol: error for answer in answers for symbol, error in answer.errors.items()}
+        return Many(bars.concat(answer.table for answer in answers), errors)
 
     async def quote(self, symbol: str) -> Quote:
         """The last price; errors as those of `fetch`, `InputError` when the provider tells none."""
@@ -228,10 +254,33 @@ class Gateway:
             return self._checked(answer, symbol, interval)
 
         checked = await self._ask(interval, call, check, self._provider.capabilities.weight, step.calls)
+        self._note_rejected(checked)
+        return page_of(checked, step.start, step.end)
+
+    def _note_rejected(self, checked: bars.Validated) -> None:
         if checked.rejected.num_rows:
             self._rejected += len(checked.rejected)
             tell_rejected(self._provider.name, checked.rejected)
-        return page_of(checked, step.start, step.end)
+
+    async def _many(
+        self, provider: ManyBars, symbols: Sequence[str], interval: Interval, start: datetime, end: datetime
+    ) -> Many:
+        refused: dict[str, Exception] = {}
+
+        async def call() -> pa.Table:
+            answer = await provider.many(symbols, interval, start, end)
+            refused.update(answer.errors)
+            return answer.table
+
+        def check(answer: pa.Table) -> bars.Validated:
+            return self._checked(answer, f"{len(symbols)} symbols", interval)
+
+        try:
+            checked = await self._ask(interval, call, check, self._provider.capabilities.weight)
+        except (ProviderError, InputError) as error:
+            return Many(bars.empty(), dict.fromkeys(symbols, error))
+        self._note_rejected(checked)
+        return Many(bars.between(checked.good, start, end), refused)
 
     async def _errand(self, errand: Errand, call: Callable[[], Awaitable[Answer]]) -> Answer:
         offer = self._provider.capabilities

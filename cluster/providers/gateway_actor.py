@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Mapping
+from collections.abc import Awaitable, Mapping, Sequence
 from datetime import datetime
 from typing import Any, TypeVar
 
@@ -17,6 +17,7 @@ from cluster.errors import FinSightError, NotRunning, ProviderDown
 from cluster.market.intervals import Interval
 from cluster.providers import plans, registry
 from cluster.providers.gateway import Gateway, GatewayPolicy
+from cluster.providers.protocol import Many
 from cluster.providers.shared_budget import SharedBudget
 from cluster.providers.stats import ProviderStats, Standing
 
@@ -49,6 +50,12 @@ class GatewayActor:
     async def fetch(self, symbol: str, interval: Interval, start: datetime, end: datetime) -> pa.Table:
         """See `Gateway.fetch`."""
         return await self._gateway.fetch(symbol, interval, start, end)
+
+    async def fetch_many(
+        self, symbols: Sequence[str], interval: Interval, start: datetime, end: datetime, within_s: float
+    ) -> Many:
+        """See `Gateway.fetch_many`."""
+        return await self._gateway.fetch_many(symbols, interval, start, end, within_s)
 
     async def stats(self) -> ProviderStats:
         """See `Gateway.stats`."""
@@ -117,6 +124,17 @@ class RemoteGateway:
     async def fetch(self, symbol: str, interval: Interval, start: datetime, end: datetime) -> pa.Table:
         """See `Gateway.fetch`; `ProviderDown` also when the actor does not answer within `timeout_s`."""
         return await self._ask(self._handle.fetch.remote(symbol, interval, start, end))
+
+    async def fetch_many(
+        self,
+        symbols: Sequence[str],
+        interval: Interval,
+        start: datetime,
+        end: datetime,
+        within_s: float = 60.0,
+    ) -> Many:
+        """See `Gateway.fetch_many`; errors as those of `fetch`."""
+        return await self._ask(self._handle.fetch_many.remote(symbols, interval, start, end, within_s))
 
     async def stats(self) -> ProviderStats:
         """See `Gateway.stats`; errors as those of `fetch`."""
