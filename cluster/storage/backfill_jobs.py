@@ -20,6 +20,7 @@ from cluster.market.intervals import Interval
 from cluster.market.symbols import Tier
 from cluster.redaction import redact
 from cluster.storage import backfill_enqueue
+from cluster.storage.backfill_enqueue import Wanted
 from cluster.storage.backfill_merge import Span
 from cluster.storage.backfill_records import (
     TIERS,
@@ -199,7 +200,7 @@ class BackfillQueue:
         What waits or runs already is not queued again: the answer names the job that has it. Ready jobs that
         touch the range grow, up to the longest range of a job. Raises `InputError` for an impossible range.
         """
-        wanted = backfill_enqueue.Wanted(symbol, interval, Span(start, end), tier, provider)
+        wanted = Wanted(symbol, interval, Span(start, end), tier, provider)
         async with self._database.transaction() as connection:
             return await backfill_enqueue.enqueue(connection, wanted, self.rules)
 
@@ -227,11 +228,11 @@ class BackfillQueue:
 
         Raises `RateLimited` when the provider is paused or at its limit, `LeaseLost`.
         """
-        (slot,) = await self._fetch(
-            _SLOT, lease.id, lease.token, provider, self._provider_limits.get(provider)
-        ) or [None]
-        if slot is None:
+        most = self._provider_limits.get(provider)
+        slots = await self._fetch(_SLOT, lease.id, lease.token, provider, most)
+        if not slots:
             raise _lost(lease)
+        slot = slots[0]
         if not slot["taken"]:
             retry_at: datetime = slot["retry_at"]
             raise RateLimited(f"provider {provider} has no room before {retry_at.isoformat()}", retry_at)

@@ -90,7 +90,7 @@ async def requeue(database: Database, job: int, rules: Rules) -> list[JobStatus]
         if row is None:
             return []
         wanted = Wanted(row["symbol"], Interval(row["interval"]), span_of(row), row["tier"], row["provider"])
-        await backfill_enqueue.lock(connection, wanted)
+        await backfill_enqueue.lock(connection, [wanted])
         if not await connection.fetchval(_IS_ACTIVE, *wanted.key, *wanted.span):
             revived = await connection.fetch(_REVIVE, job, rules.patience(wanted.tier))
             return [status_of(row) for row in revived]
