@@ -204,6 +204,14 @@ class BackfillQueue:
         async with self._database.transaction() as connection:
             return await backfill_enqueue.enqueue(connection, wanted, self.rules)
 
+    async def enqueue_many(self, wanted: Sequence[Wanted]) -> list[tuple[int, ...]]:
+        """`enqueue` of each in one transaction; returns for each the ids of the jobs that cover it, in order.
+
+        For many thousands at once. Nothing is queued when one of them is refused.
+        """
+        async with self._database.transaction() as connection:
+            return await backfill_enqueue.enqueue_many(connection, wanted, self.rules)
+
     async def claim(self, worker: str, limit: int, routes: Collection[str] | None = None) -> list[Lease]:
         """Up to `limit` jobs for `worker`, most urgent first, within the limits of tiers and providers.
 
