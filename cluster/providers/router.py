@@ -130,7 +130,7 @@ class Router:
         """
         # A provider that is no more configured cannot go on for ever.
         rule = self._rule if want.began_with in self._sources else "announce"
-        told = await self._standings()
+        told = await self.standings()
         errors: list[Exception] = [one for one in told.values() if isinstance(one, ProviderDown)]
         standings = [one for one in told.values() if isinstance(one, Standing)]
         empty: tuple[str, pa.Table] | None = None
@@ -142,20 +142,21 @@ class Router:
             try:
                 table = await ask(self._sources[one.provider])
             except Interrupted:  # what it gave is kept; who gives the rest is another choice
-                self._announce(want, one.provider)
+                announce(want, one.provider)
                 raise
             except (ProviderError, InputError) as error:
                 errors.append(error)
                 continue
             if table.num_rows:
-                self._announce(want, one.provider)
+                announce(want, one.provider)
                 return one.provider, table
             empty = empty or (one.provider, table)
         if empty is None:
             raise hopeful(want, errors, self._clock.now())
         return empty
 
-    async def _standings(self) -> Mapping[str, Standing | ProviderDown]:
+    async def standings(self) -> Mapping[str, Standing | ProviderDown]:
+        """How every provider stands, or why that cannot be told; not older than `fresh_s`."""
         now_s = self._clock.monotonic_s()
         if now_s >= self._told_s + self._fresh_s:
             told = await asyncio.gather(*(self._standing(name) for name in self._sources))
@@ -171,14 +172,16 @@ class Router:
         except ProviderDown as error:
             return error
 
-    def _announce(self, want: Want, provider: str) -> None:
-        before = want.began_with
-        if before is not None and before != provider:
-            metrics.source_changes_total.labels(before, provider).inc()
-            _log.warning(
-                "source_changed", symbol=want.symbol, interval=str(want.interval),
-                start=want.start.isoformat(), before=before, after=provider,
-            )  # fmt: skip
+
+def announce(want: Want, provider: str) -> None:
+    """Count and log that `provider` goes on with a session that another began."""
+    before = want.began_with
+    if before is not None and before != provider:
+        metrics.source_changes_total.labels(before, provider).inc()
+        _log.warning(
+            "source_changed", symbol=want.symbol, interval=str(want.interval),
+            start=want.start.isoformat(), before=before, after=provider,
+        )  # fmt: skip
 
 
 _REFUSALS = NotEntitled | InvalidSymbol | OutOfHorizon | InputError

@@ -33,6 +33,8 @@ class Verdict(NamedTuple):
 
     new: Array
     revised: Array
+    corrected: int = 0
+    """How many of the revised change a bar that is final."""
 
 
 @dataclass(frozen=True)
@@ -114,7 +116,8 @@ def compare(batch: Batch, spans: Spans, stored: Mapping[str, Array]) -> Verdict:
     differs |= (ours["volume"] != theirs["volume"]) & ~np.isnan(ours["volume"])
     differs |= (ours["trade_count"] != theirs["trade_count"]) & (ours["trade_count"] >= 0)
     differs &= ours["is_final"] | ~theirs["is_final"]
-    return Verdict(np.flatnonzero(place < 0), known[differs])
+    corrected = int(np.count_nonzero(differs & theirs["is_final"]))
+    return Verdict(np.flatnonzero(place < 0), known[differs], corrected)
 
 
 def _taken(values: Array, index: Array) -> Array:

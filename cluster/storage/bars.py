@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from zlib import crc32
 
@@ -54,15 +54,20 @@ WHERE stored.symbol = staged.symbol AND stored.interval = staged.interval AND st
 
 @dataclass(frozen=True)
 class WriteResult:
-    """What a write did; the three add up to the number of different bars given."""
+    """What a write did; the first three add up to the number of different bars given."""
 
     inserted: int = 0
     revised: int = 0
     unchanged: int = 0
+    corrected: int = field(default=0, compare=False)
+    """How many of the revised bars had been final before."""
 
     def __add__(self, other: WriteResult) -> WriteResult:
         return WriteResult(
-            self.inserted + other.inserted, self.revised + other.revised, self.unchanged + other.unchanged
+            self.inserted + other.inserted,
+            self.revised + other.revised,
+            self.unchanged + other.unchanged,
+            self.corrected + other.corrected,
         )
 
 
@@ -173,7 +178,7 @@ async def _write(connection: Connection, batch: Batch) -> WriteResult:
             f"another program wrote the same bars: {error.detail} Write them again."
         ) from error
     inserted, revised = len(verdict.new), len(verdict.revised)
-    return WriteResult(inserted, revised, len(batch) - inserted - revised)
+    return WriteResult(inserted, revised, len(batch) - inserted - revised, verdict.corrected)
 
 
 async def _stored(connection: Connection, batch: Batch, spans: Spans) -> dict[str, Array]:
