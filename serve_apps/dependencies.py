@@ -47,13 +47,14 @@ class Checks:
             "redis": Check(self._redis),
             "ray": Check(self._ray, required=services.on_ray),
             "mlflow": Check(self._mlflow),
-            **{name: Check(self._provider(name)) for name in services.settings.providers},
         }
 
     async def run(self) -> dict[str, Dependency]:
         """All findings by name, after at most `_TIMEOUT_S` seconds and a little."""
-        found = await asyncio.gather(*(timed(check) for check in self._checks.values()))
-        return dict(zip(self._checks, found, strict=True))
+        providers = {name: Check(self._provider(name)) for name in self._services.settings.providers}
+        checks = {**self._checks, **providers}
+        found = await asyncio.gather(*(timed(check) for check in checks.values()))
+        return dict(zip(checks, found, strict=True))
 
     async def _postgres(self) -> Finding:
         database = await self._services.database()

@@ -386,3 +386,27 @@ class ProviderPage(BaseModel):
 
     items: list[ProviderStats]
     next_cursor: str | None = Field(description="Always null: the list has one page.")
+
+
+class ReloadAnswer(BaseModel):
+    """What a reload of the settings did."""
+
+    generation: int = Field(description="Number of the reload; every replica follows the newest.")
+    config_digest: str = Field(
+        description="Stands for all settings that a reload can change, keys included.",
+        examples=["1f2e3d4c5b6a7988"],
+    )
+    changed: list[str] = Field(
+        description="Settings that have another value now.", examples=[["finnhub_api_key"]]
+    )
+    restart_needed: list[str] = Field(
+        description="Settings that differ in the files, but count from the next start on."
+    )
+    reloaded: list[str] = Field(
+        description="Actors that go by the settings now.", examples=[["gateway:finnhub"]]
+    )
+    started: list[str] = Field(description="Actors that the settings newly ask for.")
+    stopped: list[str] = Field(description="Actors that they no longer ask for, after their last call.")
+    failed: dict[str, str] = Field(
+        description="Actors that could not be told, with the reason; they are told again within seconds."
+    )

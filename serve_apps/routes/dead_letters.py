@@ -29,11 +29,10 @@ class DeadLetterRoutes:
 
     def router(self) -> APIRouter:
         """All routes."""
-        settings = self._services.settings
         router = APIRouter(
             prefix="/ops/dlq/backfills",
             tags=["operations"],
-            dependencies=[Depends(admin_only(settings.admin_api_key, settings.api_key))],
+            dependencies=[Depends(admin_only(self._services))],
         )
         router.add_api_route("", self.listed, responses=problems.documented(401, 403, 422, 503))
         one = problems.documented(401, 403, 404, 422, 503)
