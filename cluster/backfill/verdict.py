@@ -29,7 +29,7 @@ Verdict = Snooze | Retry | GiveUp
 
 
 def verdict(error: Exception) -> Verdict:
-    """What to do with the job: a limit and a refused key wait, other refusals are final, the rest may pass."""
+    """What to do with the job: limits and refused keys wait, other refusals are final, the rest may pass."""
     if isinstance(error, RateLimited):
         return Snooze(error.retry_at)
     if isinstance(error, Refused) and error.retry_at is not None:

@@ -22,6 +22,7 @@ from cluster.market.intervals import Interval
 from cluster.market.symbols import Instrument, parse_symbol
 from cluster.providers.budget import Window
 from cluster.providers.protocol import Quote
+from cluster.providers.symbology import spelled_by_binance
 
 NAME = "binance"
 EXCHANGE = "BINANCE"
@@ -80,7 +81,7 @@ def parse_price(payload: object, symbol: str, served_at: datetime) -> Quote:
         named, price = payload["symbol"], float(payload["price"])  # type: ignore[index]
     except (KeyError, TypeError, ValueError):
         raise Malformed(f"{NAME}: {_brief(payload)} is no price of a symbol") from None
-    if named != symbol or not (math.isfinite(price) and price > 0):
+    if named != spelled_by_binance(symbol) or not (math.isfinite(price) and price > 0):
         raise Malformed(f"{NAME}: asked for the price of {symbol}, answered {price:g} of {named!r}")
     return Quote(symbol=symbol, price=price, ts=served_at, source=NAME)
 

@@ -444,7 +444,8 @@ class Gateway:
         return self._breaker.state(now_s).value
 
     def _score(self, now_s: float) -> float:
-        return 0.0 if isinstance(self._refusal, Refused) else self._health.score(now_s)
+        refuses = isinstance(self._refusal, Refused) and self._breaker.state(now_s) == "OPEN"
+        return 0.0 if refuses else self._health.score(now_s)
 
     def _set_aside(self, now_s: float) -> SetAside | None:
         if self._refusal is None:

@@ -206,10 +206,11 @@ def _reach(one: Standing, want: Want, now: datetime) -> datetime | None:
     return max(ends, default=None)
 
 
-def _rank(one: Standing, want: Want, now: datetime) -> tuple[bool, bool, bool, int, float]:
+def _rank(one: Standing, want: Want, now: datetime) -> tuple[bool, bool, bool, bool, float]:
     reach, until = _reach(one, want, now), one.offer.until
     partly = (reach is not None and want.start < reach) or (until is not None and want.end > until)
-    ailing = 2 if one.state == "HALF_OPEN" else int(one.health_score < WELL)
+    # Half-open is not ailing: one call at a time finds out, and the others go on to the next at once.
+    ailing = one.health_score < WELL
     return partly, one.state == "OPEN", one.provider != want.began_with, ailing, price_s(one, want)
 
 

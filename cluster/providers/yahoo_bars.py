@@ -17,7 +17,7 @@ import pyarrow as pa
 
 from cluster.errors import Malformed
 from cluster.market import bars, calendars
-from cluster.market.adjustments import CorporateAction
+from cluster.market.adjustments import CorporateAction, shortest, split_ratios
 from cluster.market.bars import PRICES, Flags, Floats
 from cluster.market.calendars import ALWAYS_OPEN
 from cluster.market.instants import Instants, to_instant, to_moment
@@ -28,7 +28,6 @@ from cluster.providers.yahoo_wire import NAME, Chart, local_date
 GRACE = timedelta(seconds=60)
 """So long after its close a bar may still change."""
 
-_MOST_DECIMALS = 12
 _HUNDREDFOLD = (89.0, 111.0)
 _SPLIT_LIKE = np.array([3, 4, 5, 6, 7, 8, 10, 15, 20, 25, 30, 50], dtype=np.float64)
 _LATE_SPLIT = timedelta(days=14)
@@ -79,20 +78,10 @@ def raw_actions(
             good.append(action)
             continue
         ratio = split_ratios(np.array([action.ex_date], dtype="datetime64[D]"), splits)
-        value = _shortest(action.value * ratio, np.where(ratio == 1, 0.0, ratio * 5e-7))
+        value = shortest(action.value * ratio, np.where(ratio == 1, 0.0, ratio * 5e-7))
         paid = replace(action, value=float(value[0]))
         (doubtful if _hundredfold(action.value / median(amounts)) else good).append(paid)
     return good, doubtful
-
-
-def split_ratios(days: npt.NDArray[np.datetime64], splits: Sequence[CorporateAction]) -> Floats:
-    """For each session date the product of all splits after it."""
-    ordered = sorted(splits, key=lambda split: split.ex_date)
-    dates = np.array([split.ex_date for split in ordered], dtype="datetime64[D]")
-    ratios = np.array([split.value for split in ordered], dtype=np.float64)
-    products = np.append(np.cumprod(ratios[::-1])[::-1], 1.0)
-    found: Floats = products[np.searchsorted(dates, days, side="right")]
-    return found
 
 
 def half_hours(quarters: pa.Table, calendar: str) -> pa.Table:
@@ -182,19 +171,7 @@ def _raw(adjusted: Floats, ratio: Floats) -> Floats:
     """Prices before their division by `ratio`, as the shortest decimals that a float32 can stand for."""
     narrow = adjusted.astype(np.float32)
     half_step = np.where(narrow.astype(np.float64) == adjusted, np.spacing(np.abs(narrow)) / 2, 0.0)
-    return _shortest(adjusted * ratio, half_step * ratio)
-
-
-def _shortest(values: Floats, tolerance: Floats) -> Floats:
-    """The decimals with the fewest places within `tolerance` of `values`."""
-    found, open_ = values.copy(), tolerance > 0
-    for places in range(_MOST_DECIMALS + 1):
-        rounded = np.round(values, places)
-        fits = open_ & (np.abs(rounded - values) <= tolerance) & (rounded > 0)
-        found[fits], open_ = rounded[fits], open_ & ~fits
-        if not open_.any():
-            break
-    return found
+    return shortest(adjusted * ratio, half_step * ratio)
 
 
 def _check_steps(placed: Placed, chart: Chart, interval: Interval) -> None:

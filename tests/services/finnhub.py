@@ -50,6 +50,10 @@ class Finnhub:
     key: str = "t0k3nft3sts"
     premium: bool = True
     """Whether the plan includes candles."""
+    tells_splits: bool = True
+    """Whether it includes splits, too."""
+    splits: dict[str, dict[str, float]] = field(default_factory=dict)
+    """New shares for an old one by symbol and date; daily candles are to be put divided by them."""
     a_minute: int = 60
     faults: deque[ASGIApp] = field(default_factory=deque)
     """Each answers one request in the place of the service."""
@@ -109,13 +113,23 @@ class Finnhub:
     def _document(self, asked: Asked) -> tuple[int, object]:
         if asked.path == "/api/v1/quote":
             return 200, self.quotes.get(asked.params.get("symbol", ""), UNKNOWN_QUOTE)
-        if asked.path != "/api/v1/stock/candle":
+        if asked.path not in ("/api/v1/stock/candle", "/api/v1/stock/split"):
             return 404, {"error": "Not found"}
-        if not self.premium:
+        if not self.premium or (asked.path.endswith("split") and not self.tells_splits):
             return 403, {"error": NO_ACCESS}
+        if asked.path.endswith("split"):
+            return 200, self._told_splits(asked.params)
         if asked.params.get("resolution") not in RESOLUTIONS:
             return 422, {"error": "Wrong resolution"}
         return 200, self._series(asked.params)
+
+    def _told_splits(self, params: Mapping[str, str]) -> object:
+        told = self.splits.get(params["symbol"], {})
+        return [
+            {"symbol": params["symbol"], "date": day, "fromFactor": 1, "toFactor": factor}
+            for day, factor in told.items()
+            if params["from"] <= day <= params["to"]
+        ]
 
     def _series(self, params: Mapping[str, str]) -> object:
         first, last = int(params["from"]), int(params["to"])

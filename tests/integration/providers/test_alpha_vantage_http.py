@@ -17,8 +17,10 @@ from cluster.errors import (
     InvalidSymbol,
     Malformed,
     NotEntitled,
+    OutOfHorizon,
     ProviderDown,
     RateLimited,
+    Unauthorized,
 )
 from cluster.market import bars
 from cluster.market.intervals import Interval
@@ -219,7 +221,9 @@ class TestDaily:
     async def test_a_free_plan_does_not_ask_for_days_before_the_latest_hundred(
         self, provider: AlphaVantageProvider, service: AlphaVantage
     ) -> None:
-        assert await self.days(provider, "2023-06-01", "2023-07-01") == []
+        with pytest.raises(OutOfHorizon, match="has the latest 100 days of MSFT only") as refusal:
+            await self.days(provider, "2023-06-01", "2023-07-01")
+        assert refusal.value.earliest == utc("2024-01-17 14:30")  # a hundred sessions before June 10
         assert service.asked == []
 
     async def test_a_premium_plan_asks_for_all_days_when_the_latest_hundred_do_not_suffice(
@@ -286,7 +290,7 @@ class TestKey:
         self, url: str, service: AlphaVantage, clock: FakeClock
     ) -> None:
         async with closed_after(AlphaVantageProvider(url, "", clock.now)) as provider:
-            with pytest.raises(NotEntitled, match="ALPHA_VANTAGE_API_KEY"):
+            with pytest.raises(Unauthorized, match="ALPHA_VANTAGE_API_KEY"):
                 await quarters(provider, "2024-06-03 13:30", "2024-06-03 20:00")
             assert service.asked == []
 
@@ -294,7 +298,7 @@ class TestKey:
         self, provider: AlphaVantageProvider, service: AlphaVantage
     ) -> None:
         service.key = "ANOTHER"
-        with pytest.raises(NotEntitled, match="ALPHA_VANTAGE_API_KEY"):
+        with pytest.raises(Unauthorized, match="ALPHA_VANTAGE_API_KEY"):
             await quarters(provider, "2024-06-03 13:30", "2024-06-03 20:00")
 
     @pytest.mark.parametrize(

@@ -16,9 +16,10 @@ from cluster.errors import (
     InputError,
     InvalidSymbol,
     Malformed,
-    NotEntitled,
     ProviderDown,
     RateLimited,
+    Restricted,
+    Unauthorized,
 )
 from cluster.market import bars
 from cluster.market.intervals import Interval
@@ -493,15 +494,15 @@ async def test_the_firewall_makes_us_cool_down_and_after_three_times_leave(
     assert caught.value.retry_at == clock.now() + timedelta(minutes=2)
     assert len(await minutes(provider, 0, 10)) == 10  # which starts the count again
     venue.faults.extend([faults.html(403)] * 3)
-    for expected in (RateLimited, RateLimited, NotEntitled):
+    for expected in (RateLimited, RateLimited, Restricted):
         with pytest.raises(expected):
             await minutes(provider, 0, 10)
 
 
-async def test_a_restricted_location_is_not_entitled(provider: BinanceProvider, venue: Binance) -> None:
+async def test_a_location_that_is_not_served_is_told(provider: BinanceProvider, venue: Binance) -> None:
     message = "Service unavailable from a restricted location according to 'b. Eligibility' in the terms."
     venue.faults.append(faults.says(451, {"code": 0, "msg": message}))
-    with pytest.raises(NotEntitled, match="does not serve this location"):
+    with pytest.raises(Restricted, match="does not serve this location"):
         await minutes(provider, 0, 10)
 
 
@@ -554,7 +555,7 @@ async def test_a_key_goes_into_its_header_and_nowhere_else(
     echo = {"code": -2015, "msg": f"Invalid API-key {KEY}, IP, or permissions for action."}
     venue.faults.append(faults.says(401, echo))
     async with client(url, clock, api_key=KEY) as provider:
-        with pytest.raises(NotEntitled) as caught:
+        with pytest.raises(Unauthorized) as caught:
             await minutes(provider, 0, 10)
     assert venue.asked[0].headers["x-mbx-apikey"] == KEY
     assert KEY not in str(venue.asked[0].params)

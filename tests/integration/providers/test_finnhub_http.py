@@ -20,6 +20,7 @@ from cluster.errors import (
     NotEntitled,
     ProviderDown,
     RateLimited,
+    Unauthorized,
 )
 from cluster.market import bars
 from cluster.market.intervals import Interval
@@ -220,7 +221,7 @@ class TestEntitlement:
 
     async def test_without_a_key_nothing_is_asked(self, url: str, service: Finnhub, clock: FakeClock) -> None:
         async with closed_after(FinnhubProvider(url, "", clock.now)) as provider:
-            with pytest.raises(NotEntitled, match="FINNHUB_API_KEY"):
+            with pytest.raises(Unauthorized, match="FINNHUB_API_KEY"):
                 await provider.quote("AAPL")
         assert service.asked == []
 
@@ -228,14 +229,14 @@ class TestEntitlement:
         self, provider: FinnhubProvider, service: Finnhub
     ) -> None:
         service.key = "another"
-        with pytest.raises(NotEntitled, match="FINNHUB_API_KEY"):
+        with pytest.raises(Unauthorized, match="FINNHUB_API_KEY"):
             await provider.quote("AAPL")
 
     async def test_429_for_a_key_that_got_lost_is_no_rate_limit(
         self, provider: FinnhubProvider, service: Finnhub
     ) -> None:
         service.faults.append(PlainTextResponse(finnhub.NO_TOKEN, 429))
-        with pytest.raises(NotEntitled, match="FINNHUB_API_KEY"):
+        with pytest.raises(Unauthorized, match="FINNHUB_API_KEY"):
             await provider.quote("AAPL")
 
 

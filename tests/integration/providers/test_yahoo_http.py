@@ -12,7 +12,15 @@ from starlette.responses import PlainTextResponse
 from starlette.types import ASGIApp
 
 from cluster.clock import FakeClock
-from cluster.errors import InputError, InvalidSymbol, Malformed, NotEntitled, ProviderDown, RateLimited
+from cluster.errors import (
+    InvalidSymbol,
+    Malformed,
+    OutOfHorizon,
+    ProviderDown,
+    RateLimited,
+    Restricted,
+    Unauthorized,
+)
 from cluster.market.intervals import Interval
 from cluster.providers.gateway import Gateway
 from cluster.providers.protocol import Quote, Quoting
@@ -145,7 +153,7 @@ async def test_minutes_are_asked_for_a_week_at_a_time_and_never_beyond_the_horiz
 async def test_minutes_older_than_the_horizon_are_not_asked_for(
     provider: YahooProvider, service: Yahoo
 ) -> None:
-    with pytest.raises(InputError, match="yahoo keeps 1m bars of 29 days; those of AAPL before 2025-05-05"):
+    with pytest.raises(OutOfHorizon, match="yahoo keeps 1m bars of 29 days; those of AAPL before 2025-05-05"):
         await provider.bars("AAPL", Interval.M1, day("2025-03-01"), day("2025-03-02"))
     assert service.asked == []
 
@@ -195,7 +203,7 @@ async def test_a_last_price_has_its_time(provider: YahooProvider, service: Yahoo
         **NEW_YORK, "regularMarketPrice": 203.27, "regularMarketTime": at("2025-06-03T20:00")
     }  # fmt: skip
     assert isinstance(provider, Quoting)
-    assert await provider.quote("AAPL") == Quote("AAPL", 203.27, day("2025-06-03T20:00"), "yahoo")
+    assert await provider.quote("AAPL") == Quote("AAPL", 203.27, day("2025-06-03T20:00"), "yahoo", "USD")
 
 
 async def test_a_throttle_is_no_failure_and_lasts_longer_each_time(
@@ -221,7 +229,7 @@ async def test_a_throttle_is_no_failure_and_lasts_longer_each_time(
     [
         (PlainTextResponse("Too Many Requests\r\n", 200), RateLimited, "Too Many Requests"),
         (PlainTextResponse("Forbidden", 403), RateLimited, "403"),
-        (faults.says(401, yahoo.refusal("Unauthorized", "Invalid Crumb")), NotEntitled, "session or a key"),
+        (faults.says(401, yahoo.refusal("Unauthorized", "Invalid Crumb")), Unauthorized, "session or a key"),
         (faults.html(), ProviderDown, "a page of HTML"),
         (faults.html(503), ProviderDown, "503"),
         (faults.says(302, {}, location="https://consent.yahoo.com/v2"), ProviderDown, "redirect"),
@@ -237,6 +245,15 @@ async def test_faults_are_told_apart(
     with pytest.raises(error, match=match):
         await daily(provider)
     assert len(service.asked) == 1
+
+
+async def test_an_address_that_is_refused_after_cooling_down_twice_is_not_served(
+    provider: YahooProvider, service: Yahoo
+) -> None:
+    service.faults.extend([PlainTextResponse("Forbidden", 403)] * 3)
+    for expected in (RateLimited, RateLimited, Restricted):
+        with pytest.raises(expected):
+            await daily(provider)
 
 
 async def test_a_server_that_hangs_is_down(url: str, service: Yahoo, clock: FakeClock) -> None:

@@ -11,7 +11,7 @@ import pyarrow as pa
 import pytest
 from structlog.testing import capture_logs
 
-from cluster.errors import InvalidSymbol, Malformed, NotEntitled, RateLimited
+from cluster.errors import InvalidSymbol, Malformed, NotEntitled, RateLimited, Unauthorized
 from cluster.market.bars import BAR_SCHEMA, empty
 from cluster.market.intervals import Interval
 from cluster.providers import alpha_vantage_wire as wire
@@ -286,7 +286,7 @@ class TestRefusals:
 
     @pytest.mark.parametrize("name", ["Information", "Error Message"])
     def test_a_key_that_is_not_accepted_is_named_with_its_setting(self, name: str) -> None:
-        with pytest.raises(NotEntitled, match="ALPHA_VANTAGE_API_KEY"):
+        with pytest.raises(Unauthorized, match="ALPHA_VANTAGE_API_KEY"):
             parse({name: BAD_KEY})
 
     def test_an_invalid_call_means_an_invalid_symbol(self) -> None:

@@ -10,7 +10,15 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
-from cluster.errors import InputError, InvalidSymbol, Malformed, NotEntitled, ProviderDown, RateLimited
+from cluster.errors import (
+    InputError,
+    InvalidSymbol,
+    Malformed,
+    NotEntitled,
+    ProviderDown,
+    RateLimited,
+    Unauthorized,
+)
 from cluster.market import bars
 from cluster.market.intervals import Interval
 from cluster.providers import finnhub_wire as wire
@@ -216,7 +224,7 @@ class TestRefusals:
 
     def test_an_invalid_key_is_named_with_its_setting(self) -> None:
         refused = wire.refusal(answer(401, {"error": "Invalid API key."}))
-        assert isinstance(refused, NotEntitled)
+        assert isinstance(refused, Unauthorized)
         assert "FINNHUB_API_KEY" in str(refused)
 
     def test_a_page_of_the_firewall_with_403_says_nothing_about_the_plan(self) -> None:
@@ -233,10 +241,10 @@ class TestRefusals:
             is limited
         )
 
-    def test_429_with_the_words_for_a_missing_key_means_not_entitled(self) -> None:
+    def test_429_with_the_words_for_a_missing_key_means_that_the_key_is_refused(self) -> None:
         text = "API limit reached. Please sign up for a free account to continue using the API."
         refused = wire.throttled(answer(429, text), RateLimited("slow down", NOW))
-        assert isinstance(refused, NotEntitled)
+        assert isinstance(refused, Unauthorized)
 
     def test_the_key_is_told_in_no_error(self) -> None:
         echo = {"error": f"You don't have access to this resource. (key {KEY})"}

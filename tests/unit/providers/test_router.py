@@ -86,9 +86,14 @@ def test_whoever_reaches_back_far_enough_comes_before_who_has_a_part() -> None:
 
 
 def test_the_well_come_before_the_ailing_and_these_before_the_broken() -> None:
-    broken, probing = standing("broken", state="OPEN"), standing("probing", state="HALF_OPEN")
+    broken, probing = standing("broken", state="OPEN"), standing("probing", state="HALF_OPEN", health_score=0)
     ailing, well = standing("ailing", health_score=0.49), standing("well", health_score=0.5)
-    assert order(broken, probing, ailing, well) == ["well", "ailing", "probing", "broken"]
+    assert order(broken, probing, ailing, well) == ["well", "probing", "ailing", "broken"]
+
+
+def test_who_may_be_back_is_tried_as_soon_as_its_failures_are_forgotten() -> None:
+    """Half-open lets one call through, or nobody would ever find out while others are well."""
+    assert order(standing("back", state="HALF_OPEN"), standing("well")) == ["back", "well"]
 
 
 def test_the_cheap_come_before_the_dear() -> None:

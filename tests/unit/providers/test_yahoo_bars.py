@@ -14,12 +14,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cluster.errors import InputError, InvalidSymbol, Malformed
+from cluster.errors import InputError, InvalidSymbol, Malformed, OutOfHorizon
 from cluster.market import bars
 from cluster.market.adjustments import CorporateAction
 from cluster.market.intervals import Interval
 from cluster.providers.yahoo_bars import half_hours, raw_actions, raw_bars
-from cluster.providers.yahoo_wire import parse_chart, spelled
+from cluster.providers.yahoo_wire import parse_chart
 from tests.services.yahoo import (
     BITCOIN,
     LONDON,
@@ -379,10 +379,12 @@ def test_an_unknown_symbol_is_told() -> None:
         parse_chart(refusal("Not Found", text), "NOPE", Interval.D1)
 
 
-def test_a_range_beyond_the_horizon_is_the_fault_of_the_question() -> None:
+def test_a_range_beyond_the_horizon_is_told_as_such_and_another_wrong_one_as_our_mistake() -> None:
     text = "1m data not available for startTime=1. The requested range must be within the last 30 days."
-    with pytest.raises(InputError, match="does not keep AAPL for that range"):
+    with pytest.raises(OutOfHorizon, match="does not keep AAPL for that range"):
         parse_chart(refusal("Unprocessable Entity", text), "AAPL", Interval.M1)
+    with pytest.raises(InputError, match="calls the request for AAPL wrong"):
+        parse_chart(refusal("Unprocessable Entity", "Only 8 days are allowed."), "AAPL", Interval.M1)
 
 
 @pytest.mark.parametrize(
@@ -409,13 +411,6 @@ def test_an_exchange_without_a_calendar_is_said() -> None:
     meta = {**NEW_YORK, "exchangeName": "XYZ"}
     with pytest.raises(InvalidSymbol, match="no calendar is known for XYZ, where AAPL trades"):
         parse_chart(document("AAPL", "1d", [], meta), "AAPL", Interval.D1)
-
-
-@pytest.mark.parametrize(
-    ("ours", "theirs"), [("BRK.B", "BRK-B"), ("VOD.L", "VOD.L"), ("^GSPC", "^GSPC"), ("BTC-USD", "BTC-USD")]
-)
-def test_a_class_of_shares_is_spelled_with_a_hyphen(ours: str, theirs: str) -> None:
-    assert spelled(ours) == theirs
 
 
 # Real answers
