@@ -160,7 +160,8 @@ class BackfillQueue:
     """The queue of one database; any number of processes use it at once.
 
     `limits` holds the most running jobs of each tier over the whole fleet, `provider_limits` those of each
-    provider; who is not named has none. All processes must have the same.
+    provider; who is not named has none. All processes must have the same. `routes`: the providers that jobs
+    are routed to here when they name none; such jobs are not claimed while all of these are paused or full.
     """
 
     def __init__(
@@ -170,6 +171,7 @@ class BackfillQueue:
         lease_s: float = 60.0,
         limits: Mapping[Tier, int] = MappingProxyType({}),
         provider_limits: Mapping[str, int] = MappingProxyType({}),
+        routes: Collection[str] | None = None,
         max_attempts: int = 20,
         longest_bars: int = 1_000,
         most_jobs: int = 10_000,
@@ -180,6 +182,7 @@ class BackfillQueue:
         self._database = database
         self._limits = [limits.get(tier) for tier in TIERS]
         self._provider_limits = dict(provider_limits)
+        self._routes = None if routes is None else list(routes)
         self._longest_snooze = timedelta(seconds=longest_snooze_s)
         self.rules = backfill_enqueue.Rules(
             max_attempts, longest_bars, most_jobs, timedelta(seconds=ageing_step_s)
@@ -212,19 +215,15 @@ class BackfillQueue:
         async with self._database.transaction() as connection:
             return await backfill_enqueue.enqueue_many(connection, wanted, self.rules)
 
-    async def claim(self, worker: str, limit: int, routes: Collection[str] | None = None) -> list[Lease]:
+    async def claim(self, worker: str, limit: int) -> list[Lease]:
         """Up to `limit` jobs for `worker`, most urgent first, within the limits of tiers and providers.
 
         Expired leases are freed on the way, so recovery needs nothing but somebody who claims. An expired job
-        without attempts left becomes dead. `routes`: the providers that a job may be routed to when it names
-        none; such jobs wait while all of these are paused or at their limits.
+        without attempts left becomes dead.
         """
-        most = self._provider_limits
-        rows = await self._fetch(
-            _CLAIM, worker, limit, timedelta(seconds=self.lease_s), list(TIERS), self._limits,
-            list(most), list(most.values()), None if routes is None else list(routes),
-        )  # fmt: skip
-        return [lease_of(row) for row in rows]
+        lease, most = timedelta(seconds=self.lease_s), self._provider_limits
+        limits = (list(TIERS), self._limits, list(most), list(most.values()), self._routes)
+        return [lease_of(row) for row in await self._fetch(_CLAIM, worker, limit, lease, *limits)]
 
     async def beat(self, leases: Collection[Lease]) -> set[int]:
         """Renew the leases in one statement; returns the job ids still held, the others are lost."""
