@@ -62,6 +62,14 @@ BEGIN
             finished_at = CASE WHEN j.attempt >= j.max_attempts THEN moment END,
             run_at = moment, reason = 'lease_expired', lease_token = NULL, lease_until = NULL
         FROM expired WHERE j.id = expired.id;
+        -- No time limit ends a transaction whose client froze inside of a statement (between the messages of one,
+        -- in a COPY): who holds a job so for a whole lease beyond its own is ended here.
+        PERFORM pg_terminate_backend(holder.pid)
+        FROM backfill_jobs j
+        JOIN pg_locks held ON held.locktype = 'transactionid' AND held.transactionid = j.xmax AND held.granted
+        JOIN pg_stat_activity holder ON holder.pid = held.pid
+        WHERE j.state = 'leased' AND j.lease_until <= moment - lease
+          AND holder.wait_event = 'ClientRead' AND holder.usename = current_user;
     END IF;
     RETURN QUERY
     -- An expired lease that is still here is held by a worker that writes at this moment: it counts.

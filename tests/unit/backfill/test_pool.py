@@ -202,6 +202,33 @@ async def test_a_job_that_comes_back_to_the_worker_that_lost_it_runs_once_and_is
     assert pool.stats().running == 0
 
 
+async def test_a_job_that_comes_back_while_it_is_dropped_twice_is_looked_after() -> None:
+    """The claim and the heartbeat both wait for the lost attempt to stop; only that one is forgotten."""
+    queue, clock, stopped = FakeQueue(jobs=1), FakeClock(T), asyncio.Event()
+    work = Work()
+
+    async def slow_to_stop(one: Lease) -> Result:
+        try:
+            return await work(one)
+        finally:
+            await stopped.wait()
+
+    async with running(queue, slow_to_stop, clock) as pool:
+        await until(lambda: work.started == [0])
+        queue.waiting = [lease(0)]
+        await until(lambda: work.cancelled == [0])
+        queue.lost = {0}
+        clock.advance(LEASE_S / 2)  # the heartbeat drops it, too
+        for _ in range(100):
+            await asyncio.sleep(LEASE_S / 1_000)
+        queue.lost = set()
+        stopped.set()
+        await until(lambda: work.started == [0, 0])
+        assert pool.stats().running == 1
+        work.end.set()
+        await until(lambda: pool.stats().finished == {"T0/lease_lost": 1, "T0/done": 1})
+
+
 async def test_a_drain_ends_even_when_nothing_can_be_given_back() -> None:
     queue, work = FakeQueue(jobs=3), Work()
     async with asyncio.timeout(30), running(queue, work) as pool:
