@@ -9,7 +9,7 @@ index is the cost, and in order it costs half; on the way out there is nothing t
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from zlib import crc32
@@ -61,13 +61,17 @@ class WriteResult:
     unchanged: int = 0
     corrected: int = field(default=0, compare=False)
     """How many of the revised bars had been final before."""
+    changed: Mapping[tuple[Interval, str], int] = field(default_factory=dict, compare=False)
+    """Bars inserted or revised of each (interval, symbol); none: left out."""
 
     def __add__(self, other: WriteResult) -> WriteResult:
+        """Of two writes of different intervals."""
         return WriteResult(
             self.inserted + other.inserted,
             self.revised + other.revised,
             self.unchanged + other.unchanged,
             self.corrected + other.corrected,
+            {**self.changed, **other.changed},
         )
 
 
@@ -178,7 +182,10 @@ async def _write(connection: Connection, batch: Batch) -> WriteResult:
             f"another program wrote the same bars: {error.detail} Write them again."
         ) from error
     inserted, revised = len(verdict.new), len(verdict.revised)
-    return WriteResult(inserted, revised, len(batch) - inserted - revised, verdict.corrected)
+    touched = batch.columns["symbol"][np.concatenate([verdict.new, verdict.revised])]
+    counts = zip(*np.unique(touched, return_counts=True), strict=True)
+    changed = {(batch.interval, batch.symbols[symbol]): int(count) for symbol, count in counts}
+    return WriteResult(inserted, revised, len(batch) - inserted - revised, verdict.corrected, changed)
 
 
 async def _stored(connection: Connection, batch: Batch, spans: Spans) -> dict[str, Array]:
