@@ -69,7 +69,7 @@ class Pool:
     """Runs up to `concurrency` jobs at once, claimed in batches of at most `batch`.
 
     A job starts as soon as it is claimed, so no lease is spent waiting. Slots that become free are gathered
-    for a moment, so that a claim is worth its way; with `concurrency` of twice the `batch` jobs run meanwhile.
+    for a moment, so that a claim is worth its way; `concurrency` of twice the `batch` keeps jobs running.
     With nothing to do the pool looks every `poll_s` seconds, give or take half, or when it is woken; a
     database that is away is asked again at the same pace.
     """

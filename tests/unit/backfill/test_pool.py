@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from datetime import UTC, datetime
 from uuid import uuid4
 
@@ -211,7 +211,9 @@ async def test_a_job_that_comes_back_while_it_is_dropped_twice_is_looked_after()
         try:
             return await work(one)
         finally:
-            await stopped.wait()
+            while not stopped.is_set():
+                with suppress(asyncio.CancelledError):
+                    await stopped.wait()
 
     async with running(queue, slow_to_stop, clock) as pool:
         await until(lambda: work.started == [0])
