@@ -152,7 +152,7 @@ async def test_a_completion_that_fails_takes_the_bars_with_it(
     lease = await leased(queue)
 
     class Breaks(BackfillQueue):
-        async def complete(self, *_: object, **__: object) -> None:
+        async def complete_many(self, *_: object, **__: object) -> None:
             raise ProviderDown("power cut after the write")
 
     await worker(Breaks(database), {"test": Source(table([1]))}).run(lease)
