@@ -181,7 +181,11 @@ def worker_options(settings: Settings) -> WorkerOptions:
 
 def duty_options(settings: Settings) -> DutyOptions:
     """What the settings say about the recurring duties."""
-    return DutyOptions(database_url=settings.require_database_url(), log_level=settings.log_level)
+    return DutyOptions(
+        database_url=settings.require_database_url(),
+        log_level=settings.log_level,
+        providers=tuple(settings.providers),
+    )
 
 
 def drain_workers(settings: Settings, grace_s: float) -> None:

@@ -9,6 +9,7 @@ import asyncio
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import ray
@@ -16,10 +17,12 @@ from ray.actor import ActorHandle
 
 from cluster import logs
 from cluster.clock import SystemClock
+from cluster.duties import corporate_actions
 from cluster.duties.duty import Duty
 from cluster.duties.loop import Duties, DutyStats
 from cluster.errors import StorageError
 from cluster.providers import gateway_actor
+from cluster.providers.lazy_gateway import LazyGateway
 from cluster.storage.database import Database
 
 log = logs.get(__name__)
@@ -36,6 +39,8 @@ class DutyOptions:
 
     database_url: str = field(repr=False)
     log_level: str = "info"
+    providers: tuple[str, ...] = ()
+    """Who may be asked for splits and dividends, in this order."""
 
 
 class DutiesActor:
@@ -80,7 +85,9 @@ class DutiesActor:
 
     def _composed(self, database: Database) -> list[Duty]:
         """Every duty of this system, by its owner."""
-        return []
+        gateways = {name: LazyGateway(name, self._namespace) for name in self._options.providers}
+        actions = partial(corporate_actions.refresh, database, gateways, SystemClock())
+        return [Duty("corporate_actions", corporate_actions.PERIOD_S, actions)]
 
     async def _connected(self) -> Database:
         while True:

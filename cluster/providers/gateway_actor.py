@@ -14,10 +14,12 @@ from redis.asyncio import Redis
 
 from cluster.clock import SystemClock
 from cluster.errors import FinSightError, NotRunning, ProviderDown
+from cluster.market.adjustments import CorporateAction
 from cluster.market.intervals import Interval
+from cluster.market.symbols import Instrument
 from cluster.providers import plans, registry
 from cluster.providers.gateway import Gateway, GatewayPolicy
-from cluster.providers.protocol import Many
+from cluster.providers.protocol import Many, Quote
 from cluster.providers.shared_budget import SharedBudget
 from cluster.providers.stats import ProviderStats, Standing
 
@@ -56,6 +58,18 @@ class GatewayActor:
     ) -> Many:
         """See `Gateway.fetch_many`."""
         return await self._gateway.fetch_many(symbols, interval, start, end, within_s)
+
+    async def quote(self, symbol: str) -> Quote:
+        """See `Gateway.quote`."""
+        return await self._gateway.quote(symbol)
+
+    async def actions(self, symbol: str, start: datetime, end: datetime) -> list[CorporateAction]:
+        """See `Gateway.actions`."""
+        return await self._gateway.actions(symbol, start, end)
+
+    async def instruments(self) -> list[Instrument]:
+        """See `Gateway.instruments`."""
+        return await self._gateway.instruments()
 
     async def stats(self) -> ProviderStats:
         """See `Gateway.stats`."""
@@ -135,6 +149,21 @@ class RemoteGateway:
     ) -> Many:
         """See `Gateway.fetch_many`; errors as those of `fetch`."""
         return await self._ask(self._handle.fetch_many.remote(symbols, interval, start, end, within_s))
+
+    async def quote(self, symbol: str) -> Quote:
+        """See `Gateway.quote`; errors as those of `fetch`."""
+        quote: Quote = await self._ask(self._handle.quote.remote(symbol))
+        return quote
+
+    async def actions(self, symbol: str, start: datetime, end: datetime) -> list[CorporateAction]:
+        """See `Gateway.actions`; errors as those of `fetch`."""
+        told: list[CorporateAction] = await self._ask(self._handle.actions.remote(symbol, start, end))
+        return told
+
+    async def instruments(self) -> list[Instrument]:
+        """See `Gateway.instruments`; errors as those of `fetch`."""
+        listed: list[Instrument] = await self._ask(self._handle.instruments.remote())
+        return listed
 
     async def stats(self) -> ProviderStats:
         """See `Gateway.stats`; errors as those of `fetch`."""

@@ -10,10 +10,11 @@ from typing import TypeVar
 import pyarrow as pa
 
 from cluster.errors import NotRunning, ProviderDown
+from cluster.market.adjustments import CorporateAction
 from cluster.market.intervals import Interval
 from cluster.providers import gateway_actor
 from cluster.providers.gateway_actor import RemoteGateway
-from cluster.providers.protocol import Many
+from cluster.providers.protocol import Many, Quote
 from cluster.providers.stats import Standing
 
 Answer = TypeVar("Answer")
@@ -44,6 +45,14 @@ class LazyGateway:
     ) -> Many:
         """See `Gateway.fetch_many`; errors as those of `fetch`."""
         return await self._ask(lambda gateway: gateway.fetch_many(symbols, interval, start, end, within_s))
+
+    async def quote(self, symbol: str) -> Quote:
+        """See `Gateway.quote`; errors as those of `fetch`."""
+        return await self._ask(lambda gateway: gateway.quote(symbol))
+
+    async def actions(self, symbol: str, start: datetime, end: datetime) -> list[CorporateAction]:
+        """See `Gateway.actions`; errors as those of `fetch`."""
+        return await self._ask(lambda gateway: gateway.actions(symbol, start, end))
 
     async def standing(self) -> Standing:
         """See `Gateway.standing`; errors as those of `fetch`."""
