@@ -18,7 +18,7 @@ from cluster.backfill.actor import WorkerOptions
 from cluster.duties import actor as duties
 from cluster.duties.actor import DutyOptions
 from cluster.errors import NotRunning
-from cluster.providers import gateway_actor, plans
+from cluster.providers import check, gateway_actor, plans
 from cluster.providers.gateway import GatewayPolicy
 from cluster.redaction import redact
 from cluster.settings import Settings
@@ -57,6 +57,7 @@ def start_actors(settings: Settings, env: Mapping[str, str], *, namespace: str =
 
     `env` is the environment of the actors' processes. ConfigError when a provider's options are wrong.
     """
+    _warn_of_keys(settings)
     wanted = _actors(settings)
     for each in wanted:
         each.start(*each.options(), env=env, namespace=namespace)
@@ -81,6 +82,7 @@ def reload(
     What is missing is started, first of all gateways; then the others are told, so that nobody asks a removed
     gateway any more, which ends when its calls are over, or after `grace_s`. Telling twice changes nothing.
     """
+    _warn_of_keys(settings)
     there = _running(namespace)
     wanted = {each.name: each for each in _actors(settings)}
     missing = [each for name, each in wanted.items() if name not in there]
@@ -102,7 +104,7 @@ def _actors(settings: Settings) -> list[_Actor]:
             partial(_start_gateway, provider),
             partial(gateway_options, settings, provider),
         )
-        for provider in settings.providers
+        for provider in settings.active_providers
     ]
     workers = [
         _Actor(
@@ -113,6 +115,11 @@ def _actors(settings: Settings) -> list[_Actor]:
         for index in range(settings.backfill_workers)
     ]
     return [*gateways, *workers, _Actor(duties.NAME, duties.start, lambda: (duty_options(settings),))]
+
+
+def _warn_of_keys(settings: Settings) -> None:
+    for sentence in check.not_run(settings):
+        log.warning("provider_without_key", reason=sentence)
 
 
 def _start_gateway(
@@ -169,7 +176,7 @@ def worker_options(settings: Settings) -> WorkerOptions:
     """What the settings say about backfill workers."""
     return WorkerOptions(
         database_url=settings.require_database_url(),
-        providers=tuple(settings.providers),
+        providers=tuple(settings.active_providers),
         source_rule=settings.source_rule,
         limits=settings.backfill_limits,
         batch=settings.backfill_batch_size,
@@ -184,7 +191,7 @@ def duty_options(settings: Settings) -> DutyOptions:
     return DutyOptions(
         database_url=settings.require_database_url(),
         log_level=settings.log_level,
-        providers=tuple(settings.providers),
+        providers=tuple(settings.active_providers),
     )
 
 

@@ -51,7 +51,7 @@ class Checks:
 
     async def run(self) -> dict[str, Dependency]:
         """All findings by name, after at most `_TIMEOUT_S` seconds and a little."""
-        providers = {name: Check(self._provider(name)) for name in self._services.settings.providers}
+        providers = {name: Check(self._provider(name)) for name in self._services.settings.active_providers}
         checks = {**self._checks, **providers}
         found = await asyncio.gather(*(timed(check) for check in checks.values()))
         return dict(zip(checks, found, strict=True))

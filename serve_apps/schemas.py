@@ -364,6 +364,15 @@ class BudgetWindow(BaseModel):
     left: int
 
 
+class SetAside(BaseModel):
+    """A provider that has refused us altogether."""
+
+    reason: Literal["unauthorized", "restricted", "banned"] = Field(
+        description="The key is not accepted, this place is not served, or too much was asked."
+    )
+    until: datetime = Field(description="When it is asked again. `POST /ops/reload` asks at once.")
+
+
 class ProviderStats(BaseModel):
     """How a provider's gateway is doing."""
 
@@ -379,6 +388,9 @@ class ProviderStats(BaseModel):
     last_success_at: datetime | None
     outcomes: dict[str, int] = Field(description="Calls since the gateway started, by outcome.")
     rejected_bars: int = Field(description="Bars that broke a rule and were not passed on.")
+    set_aside: SetAside | None = Field(
+        description="Why the provider is not asked at all; its state is `OPEN` then. `null` when it is asked."
+    )
 
 
 class ProviderPage(BaseModel):

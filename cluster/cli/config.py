@@ -52,10 +52,15 @@ def show(*, as_json: JsonOption = False) -> None:
 def validate(*, as_json: JsonOption = False) -> None:
     """Check the settings, their providers and the model configuration without starting anything."""
     problems = wrong(os.environ)
+    warnings = [] if problems else left_out(os.environ)
     text = (
         "\n".join(problems) if problems else "The configuration is valid. `finsight config show` prints it."
     )
-    terminal.emit({"valid": not problems, "problems": problems}, as_json=as_json, text=text)
+    terminal.emit(
+        {"valid": not problems, "problems": problems, "warnings": warnings}, as_json=as_json, text=text
+    )
+    for warning in [] if as_json else warnings:
+        terminal.talk(warning)
     if problems:
         raise typer.Exit(1)
 
@@ -70,6 +75,14 @@ def wrong(environ: Mapping[str, str]) -> list[str]:
     except ConfigError as error:
         return str(error).splitlines()
     return [*check.wrong(loaded), *_wrong_model(loaded)]
+
+
+def left_out(environ: Mapping[str, str]) -> list[str]:
+    """What of a valid configuration does not run, in sentences."""
+    from cluster import settings
+    from cluster.providers import check
+
+    return check.not_run(settings.load(environ=environ))
 
 
 def _wrong_model(loaded: Settings) -> list[str]:

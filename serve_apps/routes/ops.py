@@ -103,7 +103,7 @@ class OpsRoutes:
             raise NotRunning("The gateways run on Ray, and this process does not. Run `finsight up`.")
         from serve_apps import on_ray
 
-        names = sorted(self._services.settings.providers)
+        names = sorted(self._services.settings.active_providers)
         found = await asyncio.gather(*(on_ray.provider_stats(name, _TIMEOUT_S) for name in names))
         stats = [ProviderStats.model_validate(each, from_attributes=True) for each in found]
         return ProviderPage(items=stats, next_cursor=None)

@@ -9,6 +9,7 @@ import pytest
 
 from cluster import settings
 from cluster.errors import ConfigError
+from cluster.providers import plans, registry
 
 
 def load(home: Path, **environ: str) -> settings.Settings:
@@ -41,6 +42,23 @@ def test_a_key_among_the_options_comes_before_that_of_the_environment(tmp_path: 
 def test_the_newline_at_the_end_of_a_mounted_secret_is_no_part_of_the_key(tmp_path: Path) -> None:
     assert load(tmp_path, FINNHUB_API_KEY="k3y\n").provider_options("finnhub") == {"api_key": "k3y"}
     assert load(tmp_path, FINNHUB_API_KEY=" \n").provider_options("finnhub") == {}
+
+
+def test_production_runs_the_real_providers_that_have_what_they_need(tmp_path: Path) -> None:
+    production = {"FINSIGHT_PROFILE": "production"}
+    loaded = load(tmp_path, **production)
+    assert list(loaded.active_providers) == ["binance", "yahoo"]
+    assert loaded.keyless_providers == ["alpha_vantage", "finnhub"]
+    loaded = load(tmp_path, **production, FINNHUB_API_KEY="k3y")
+    assert list(loaded.active_providers) == ["binance", "yahoo", "finnhub"]
+    for name in loaded.active_providers:
+        assert registry.create(name, loaded.provider_options(name)).name == name
+        assert plans.policy(name, loaded.provider_options(name)).budget
+
+
+def test_a_key_among_the_options_is_a_key(tmp_path: Path) -> None:
+    loaded = load(tmp_path, FINSIGHT_PROVIDERS='{"finnhub": {"api_key": "mine"}, "alpha_vantage": {}}')
+    assert list(loaded.active_providers) == ["finnhub"]
 
 
 def test_no_key_is_shown(tmp_path: Path) -> None:
