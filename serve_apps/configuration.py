@@ -163,7 +163,8 @@ def _announce(settings: Settings) -> None:
     """Have commands on this machine find the keys that hold now."""
     running = running_instance(settings.endpoints_file)
     if running:
-        write_private(settings.endpoints_file, {**running, **revealed(settings)})
+        told = {name: value for name, value in revealed(settings).items() if name not in NEEDS_RESTART}
+        write_private(settings.endpoints_file, {**running, **told})
 
 
 def _tell_actors(settings: Settings) -> Reloaded:

@@ -34,6 +34,7 @@ def register(app: typer.Typer) -> None:
     family = group(app, "config", "Show and check the settings.", default="show")
     family.command()(show)
     family.command()(validate)
+    family.command()(reload)
 
 
 def show(*, as_json: JsonOption = False) -> None:
@@ -62,6 +63,23 @@ def validate(*, as_json: JsonOption = False) -> None:
     for warning in [] if as_json else warnings:
         terminal.talk(warning)
     if problems:
+        raise typer.Exit(1)
+
+
+def reload(*, as_json: JsonOption = False) -> None:
+    """Have the running system read its configuration files and keys anew; no work is dropped.
+
+    What is wrong changes nothing. What stands in the environment holds from a start to its end.
+    """
+    from cluster import settings
+    from cluster.cli.api import Api
+
+    with Api(settings.load()) as api:
+        answer = api.post("/ops/reload", {}, admin=True)
+    terminal.emit(answer, as_json=as_json, text=terminal.facts(answer))
+    if answer["restart_needed"] and not as_json:
+        terminal.talk("What needs a restart holds after `finsight down` and `finsight up`.")
+    if answer["failed"]:
         raise typer.Exit(1)
 
 

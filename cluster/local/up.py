@@ -28,7 +28,7 @@ from cluster.local.mlflow_server import MlflowServer
 from cluster.local.ray_head import RayHead
 from cluster.local.work import Background
 from cluster.ports import require_free
-from cluster.settings import Settings, environment_names, load, revealed
+from cluster.settings import NEEDS_RESTART, Settings, environment_names, load, revealed, running_instance
 from cluster.storage.create import ensure_database
 from cluster.storage.database import Database
 from cluster.storage.embedded.postgres import EmbeddedPostgres
@@ -139,16 +139,23 @@ class _Start:
 
     def _adopt(self) -> None:
         """Keep to the settings of what runs, unless others are asked for: those need a new start."""
-        running = self._ray.settings_then()
+        running = self._as_reloaded(self._ray.settings_then())
         default = load(instance=False, environ={}, home=self._instance.home)
         for name, env in environment_names().items():
             asked = getattr(self._settings, name)
             if asked not in (getattr(running, name), getattr(default, name)):
+                remedy = "down` first" if name in NEEDS_RESTART else "config reload`, which takes it over"
                 raise ConfigError(
                     f"FinSight of {self._instance.home} runs with another {name} ({env}) than is asked for "
-                    "now. Run `finsight down` first."
+                    f"now. Run `finsight {remedy}."
                 )
         self._asked = self._settings = running
+
+    def _as_reloaded(self, running: Settings) -> Settings:
+        """What it was started with, but for what was reloaded since."""
+        told = running_instance(self._instance.endpoints)
+        since = {name: value for name, value in told.items() if name not in NEEDS_RESTART}
+        return Settings.model_validate({**revealed(running), **since})
 
     def _start_stores(self) -> str | None:
         """Start what is embedded and migrate; the DSN of MLflow's store, None when MLflow is elsewhere."""

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import UTC, date, datetime, timedelta
 
 import pytest
@@ -18,7 +19,7 @@ NOW = datetime(2025, 10, 1, tzinfo=UTC)
 
 
 async def traded(
-    database: Database, symbol: str, volumes: list[float | None], first: datetime = FIRST
+    database: Database, symbol: str, volumes: Sequence[float | None], first: datetime = FIRST
 ) -> None:
     """One session a day with these volumes, the last of them not after 2025-09-30."""
     await universe.upsert(database, [Instrument(symbol, "NYSE", "equity", "XNYS")])
