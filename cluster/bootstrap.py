@@ -18,6 +18,9 @@ from cluster.backfill.actor import WorkerOptions
 from cluster.duties import actor as duties
 from cluster.duties.actor import DutyOptions
 from cluster.errors import NotRunning
+from cluster.ingest import actor as collector
+from cluster.ingest.actor import CollectorOptions
+from cluster.ingest.cadence import Cadence
 from cluster.providers import check, gateway_actor, plans
 from cluster.providers.gateway import GatewayPolicy
 from cluster.redaction import redact
@@ -82,7 +85,6 @@ def reload(
     What is missing is started, first of all gateways; then the others are told, so that nobody asks a removed
     gateway any more, which ends when its calls are over, or after `grace_s`. Telling twice changes nothing.
     """
-    _warn_of_keys(settings)
     there = _running(namespace)
     wanted = {each.name: each for each in _actors(settings)}
     missing = [each for name, each in wanted.items() if name not in there]
@@ -114,7 +116,20 @@ def _actors(settings: Settings) -> list[_Actor]:
         )
         for index in range(settings.backfill_workers)
     ]
-    return [*gateways, *workers, _Actor(duties.NAME, duties.start, lambda: (duty_options(settings),))]
+    collectors = [
+        _Actor(
+            collector.actor_name(shard),
+            partial(collector.start, shard),
+            lambda: (collector_options(settings),),
+        )
+        for shard in range(settings.collectors if settings.collects else 0)
+    ]
+    return [
+        *gateways,
+        *workers,
+        *collectors,
+        _Actor(duties.NAME, duties.start, lambda: (duty_options(settings),)),
+    ]
 
 
 def _warn_of_keys(settings: Settings) -> None:
@@ -186,6 +201,26 @@ def worker_options(settings: Settings) -> WorkerOptions:
     )
 
 
+def collector_options(settings: Settings) -> CollectorOptions:
+    """What the settings say about collectors."""
+    cadences = (
+        Cadence(tier, interval, settings.cadence_s(tier, interval))
+        for tier, intervals in settings.collection.items()
+        for interval in intervals
+    )
+    return CollectorOptions(
+        database_url=settings.require_database_url(),
+        providers=tuple(settings.active_providers),
+        cadences=tuple(cadences),
+        shards=settings.collectors,
+        source_rule=settings.source_rule,
+        batch=settings.live_batch_size,
+        claims_url=settings.shared_budget_url,
+        locally=settings.local_sweep_enabled,
+        log_level=settings.log_level,
+    )
+
+
 def duty_options(settings: Settings) -> DutyOptions:
     """What the settings say about the recurring duties."""
     return DutyOptions(
@@ -196,6 +231,11 @@ def duty_options(settings: Settings) -> DutyOptions:
 
 
 def drain_workers(settings: Settings, grace_s: float) -> None:
-    """Have the workers on the connected Ray finish or give back their jobs, for at most `grace_s`."""
+    """Have workers and collectors on the connected Ray finish what they do, for at most `grace_s`.
+
+    A worker gives back the jobs that are not over by then.
+    """
     workers = backfill.running(range(settings.backfill_workers))
+    collectors = sorted(name for name in _running(NAMESPACE) if name.startswith("collector:"))
+    workers += [_handle(name, NAMESPACE) for name in collectors]
     asyncio.run(backfill.drain(workers, grace_s, timeout_s=grace_s + 5))

@@ -187,7 +187,7 @@ class Settings(BaseModel):
     collectors: int = _setting(
         "FINSIGHT_COLLECTORS",
         1,
-        "Collector actors, each with its share of the symbols; the same number in all clusters on a database.",
+        "Collector actors, each with its share of the symbols; as many in every cluster on a database.",
         ge=0,
     )
     local_sweep_enabled: bool = _setting(

@@ -1,0 +1,74 @@
+"""Who does a look that several clusters on one database have due: whoever says so first in Redis."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Literal
+
+from redis.asyncio import Redis
+from redis.exceptions import RedisError
+
+from cluster import logs
+from cluster.ingest.cadence import Cadence
+from cluster.redaction import redact
+from cluster.storage.database import Database
+
+log = logs.get(__name__)
+
+Claim = Literal["ours", "theirs", "done", "unknown"]
+"""We do it; another does; it has been done; Redis is out of reach."""
+
+LEASE_S = 60.0
+"""A look that was begun and has not ended after this may be done by another."""
+_DONE = b"done"
+# One for all databases of a server and for all servers; a copy of a database has a name of its own.
+_IDENTITY = """
+SELECT (SELECT system_identifier FROM pg_control_system()) || '-'
+    || (SELECT oid FROM pg_database WHERE datname = current_database())
+"""
+
+
+class Claims:
+    """The looks of one shard, shared by all collectors on one database that have as many shards.
+
+    A claim is a lease: who has died in the middle is followed by another. Both may then do the look, which
+    writes nothing twice; only calls to providers are spent. A Redis that forgot does the same.
+    """
+
+    def __init__(self, redis: Redis, scope: str, *, timeout_s: float = 2.0) -> None:
+        self._redis, self._scope, self._timeout_s = redis, scope, timeout_s
+
+    async def claim(self, cadence: Cadence, number: int) -> Claim:
+        """Take look `number`, or hear who has it."""
+        key, lease_ms = self._key(cadence, number), round(1_000 * min(LEASE_S, cadence.cadence_s))
+        try:
+            async with asyncio.timeout(self._timeout_s):
+                if await self._redis.set(key, b"begun", nx=True, px=lease_ms):
+                    return "ours"
+                return "done" if await self._redis.get(key) == _DONE else "theirs"
+        except (RedisError, OSError, TimeoutError) as error:
+            log.warning("claims_unreachable", reason=redact(f"{type(error).__name__} {error}".strip()))
+            return "unknown"
+
+    async def done(self, cadence: Cadence, number: int) -> None:
+        """Nobody has to do look `number` any more."""
+        try:
+            async with asyncio.timeout(self._timeout_s):
+                await self._redis.set(self._key(cadence, number), _DONE, px=round(2_000 * cadence.cadence_s))
+        except (RedisError, OSError, TimeoutError) as error:
+            log.warning("claims_unreachable", reason=redact(f"{type(error).__name__} {error}".strip()))
+
+    async def close(self) -> None:
+        """Close the connections."""
+        await self._redis.aclose()
+
+    def _key(self, cadence: Cadence, number: int) -> str:
+        which = f"{cadence.tier}:{cadence.interval}:{cadence.cadence_s:g}:{number}"
+        return f"finsight:sweep:{self._scope}:{which}"
+
+
+async def scope_of(database: Database, shard: int, shards: int) -> str:
+    """What the claims of one shard on `database` are told apart by from all others."""
+    async with database.connection() as connection:
+        identity = await connection.fetchval(_IDENTITY)
+    return f"{identity}:{shard}/{shards}"
