@@ -66,6 +66,8 @@ class Configuration:
             before = self._services.settings
             after, restart_needed = _running(before, await asyncio.to_thread(self._valid))
             names = changed(before, after)
+            for sentence in check.not_run(after):
+                _log.warning("provider_without_key", reason=sentence)
             database = await self._services.database()
             async with database.transaction() as connection:
                 made = await config_generations.add(connection, digest(after))
