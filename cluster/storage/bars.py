@@ -23,7 +23,7 @@ from cluster.errors import BadBars, StorageError
 from cluster.market.bars import BAR_SCHEMA
 from cluster.market.intervals import Interval
 from cluster.storage.bar_batch import Batch, Spans, batches, compare
-from cluster.storage.bar_windows import EVERYTHING, Windows, candle_table, fetch
+from cluster.storage.bar_windows import EVERYTHING, ROLLUPS, Windows, candle_table, fetch
 from cluster.storage.copy_format import Array, microseconds
 from cluster.storage.copy_stream import copy_in, moments, opened, require_aware
 from cluster.storage.database import Connection, Database
@@ -42,6 +42,7 @@ _LOCK_CLASS = 0x62617273  # "bars"
 _LOCK_STRIPES = 256  # bounds the locks a writer holds; two symbols of one stripe only wait for each other
 _LOCK = "SELECT pg_advisory_xact_lock($1, stripe) FROM unnest($2::int[]) AS stripe"
 _PARTITIONS = "SELECT ensure_candle_partition($1, moment) FROM unnest($2::timestamptz[]) AS moment"
+_IN_COLUMNSTORE = "SELECT in_columnstore($1, $2, $3)"
 _STAGE = "CREATE TEMP TABLE staged_bars ON COMMIT DROP AS SELECT {columns} FROM {table} WITH NO DATA"
 _REVISE = """
 UPDATE {table} AS stored
@@ -129,12 +130,50 @@ async def read_many(
 
     Uses two connections at once, so two symbols may come from different moments; one symbol never does.
     """
+    return await _read(source, symbols, interval, (start, end), limit, newest=newest)
+
+
+async def read_or_roll(
+    source: Database | str,
+    symbol: str,
+    interval: Interval,
+    start: datetime | None = None,
+    end: datetime | None = None,
+    limit: int | None = None,
+    *,
+    newest: bool = False,
+) -> pa.Table:
+    """As `read`; where no bar is stored in the range, bars of 5m and 1h made of minutes.
+
+    Their `source` is "rollup" and their `revision` 0.
+    """
+    found = await read(source, symbol, interval, start, end, limit, newest=newest)
+    if found.num_rows or interval not in ROLLUPS:
+        return found
+    return await _read(
+        source, [symbol], interval, (start, end), limit, newest=newest, table=ROLLUPS[interval]
+    )
+
+
+async def _read(
+    source: Database | str,
+    symbols: Sequence[str],
+    interval: Interval,
+    between: tuple[datetime | None, datetime | None],
+    limit: int | None,
+    *,
+    newest: bool,
+    table: str | None = None,
+) -> pa.Table:
+    start, end = between
     require_aware(start, end)
 
     async def lane(database: Database, names: Sequence[str]) -> pa.Table:
         windows = Windows(names, [start] * len(names), [end] * len(names))
         async with database.connection() as connection:
-            rows = await fetch(connection, interval, windows, EVERYTHING, limit=limit, newest=newest)
+            rows = await fetch(
+                connection, interval, windows, EVERYTHING, limit=limit, newest=newest, table=table
+            )
         return await asyncio.to_thread(_arrow, rows, names, interval)
 
     async with opened(source, _LANES) as database:
@@ -169,7 +208,8 @@ async def _lock(connection: Connection, parts: Sequence[Batch]) -> None:
 
 async def _write(connection: Connection, batch: Batch) -> WriteResult:
     spans = batch.spans()
-    verdict = await asyncio.to_thread(compare, batch, spans, await _stored(connection, batch, spans))
+    stored = await _stored(connection, batch, spans)
+    verdict = await asyncio.to_thread(compare, batch, spans, stored)
     try:
         if len(verdict.new):
             await _insert(connection, batch.take(verdict.new))
@@ -186,6 +226,20 @@ async def _write(connection: Connection, batch: Batch) -> WriteResult:
     counts = zip(*np.unique(touched, return_counts=True), strict=True)
     changed = {(batch.interval, batch.symbols[symbol]): int(count) for symbol, count in counts}
     return WriteResult(inserted, revised, len(batch) - inserted - revised, verdict.corrected, changed)
+
+
+async def _verify_compressed(connection: Connection, batch: Batch, spans: Spans, count: int) -> None:
+    """Read again what went into compressed chunks: TimescaleDB has lost rows there, and doubled keys."""
+    first, last = moments(np.array([batch.columns["ts"].min(), batch.columns["ts"].max()]))
+    if not await connection.fetchval(_IN_COLUMNSTORE, batch.interval, first, last):
+        return
+    stored = await _stored(connection, batch, spans)
+    verdict = await asyncio.to_thread(compare, batch, spans, stored)
+    if len(stored["ts"]) != count or len(verdict.new) or len(verdict.revised):
+        raise StorageError(
+            f"after a write into compressed chunks {len(stored['ts'])} bars are stored where {count} should "
+            f"be, {len(verdict.new)} are missing and {len(verdict.revised)} differ. Write them again."
+        )
 
 
 async def _stored(connection: Connection, batch: Batch, spans: Spans) -> dict[str, Array]:

@@ -1,0 +1,107 @@
+"""What is stored for a time only, and in which form: partitions, compression, minutes, old jobs."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+
+from cluster.market.intervals import Interval
+from cluster.storage import rollups
+from cluster.storage.database import Connection, Database
+
+_JOBS = 5_000  # deleted at once
+_CHUNKS = 20  # compressed in one call
+_AHEAD = timedelta(days=32)
+_ENSURE = "SELECT ensure_candle_partition(interval, $2) FROM unnest($1::text[]) AS interval"
+_PARTITIONS = """
+SELECT inhrelid::regclass::text AS name, part.ends
+FROM pg_inherits
+CROSS JOIN LATERAL candle_partition('1m', to_timestamp(right(inhrelid::regclass::text, 7), 'YYYY_MM')) AS part
+WHERE inhparent = 'candles_intraday_1m'::regclass AND part.ends <= $1
+ORDER BY ends
+"""
+_CHUNKS_UNTIL = """
+SELECT format('%I.%I', chunk_schema, chunk_name) AS name, range_end AS ends
+FROM timescaledb_information.chunks
+WHERE hypertable_schema = current_schema() AND hypertable_name = ANY($1::text[]) AND range_end <= $2
+ORDER BY ends
+"""
+_CHANGED = "SELECT EXISTS (SELECT FROM rollup_dirty WHERE first < $1)"
+_GIVE_UP = "UPDATE rollup_state SET kept_from = greatest(kept_from, $1)"
+_INTERVAL = "SELECT interval FROM {part} LIMIT 1"
+_STATUS = "SELECT _timescaledb_functions.chunk_status_text($1::text::regclass)"
+_OLD_JOBS = """
+DELETE FROM backfill_jobs WHERE id IN (
+    SELECT id FROM backfill_jobs WHERE state = 'done' AND finished_at < $1 ORDER BY id LIMIT $2
+)
+"""
+
+
+async def make_partitions(database: Database, now: datetime) -> None:
+    """The partitions of this month and the next, so that no writer has to wait for one."""
+    async with database.connection() as connection:
+        for moment in (now, now + _AHEAD):
+            await connection.execute(_ENSURE, list(Interval), moment)
+
+
+async def drop_minutes(database: Database, before: datetime) -> list[str]:
+    """Drop the partitions or chunks whose minutes are all older than `before`; returns their names.
+
+    Only those whose rollups are kept: bring them up to date first. From then on rollups of that time do not
+    change, even if minutes of it are written again.
+    """
+    timescale = await rollups.storage(database) == "timescale"
+    async with database.connection() as connection:
+        query, arguments = (
+            (_CHUNKS_UNTIL, [["candles_intraday"], before]) if timescale else (_PARTITIONS, [before])
+        )
+        parts = [(row["name"], row["ends"]) for row in await connection.fetch(query, *arguments)]
+    dropped = []
+    for name, ends in parts:
+        async with database.transaction() as connection:
+            if await _drop(connection, name, ends):
+                dropped.append(name)
+    return dropped
+
+
+async def _drop(connection: Connection, name: str, ends: datetime) -> bool:
+    await connection.execute("SET LOCAL lock_timeout = '5s'")
+    # A chunk has minutes or longer bars, never both.
+    if await connection.fetchval(_INTERVAL.format(part=name)) not in (Interval.M1, None):
+        return False
+    await connection.execute(f"LOCK TABLE {name} IN ACCESS EXCLUSIVE MODE")
+    kept = await rollups.state(connection)
+    if kept.rolled_until < ends or await connection.fetchval(_CHANGED, ends):
+        return False
+    await connection.execute(_GIVE_UP, ends)
+    await connection.execute(f"DROP TABLE {name}")
+    return True
+
+
+async def compress(database: Database, before: datetime) -> list[str]:
+    """Compress the chunks that end before; again where late bars went into them. Returns their names.
+
+    At most 20 in one call. Writers of a chunk wait meanwhile. Native storage has no chunks.
+    """
+    if await rollups.storage(database) != "timescale":
+        return []
+    done: list[str] = []
+    async with database.connection() as connection:
+        rows = await connection.fetch(_CHUNKS_UNTIL, ["candles_intraday", "candles_daily"], before)
+        for row in rows:
+            status = await connection.fetchval(_STATUS, row["name"])
+            if ("COMPRESSED" not in status or "PARTIAL" in status) and len(done) < _CHUNKS:
+                await connection.execute("SELECT compress_chunk($1::text::regclass)", row["name"])
+                done.append(row["name"])
+    return done
+
+
+async def prune_jobs(database: Database, before: datetime) -> int:
+    """Delete backfill jobs that were done before, with their attempts; at most 5 000 in one call."""
+    async with database.connection() as connection:
+        status = await connection.execute(_OLD_JOBS, before, _JOBS)
+    return int(status.split()[-1])
+
+
+def horizon(now: datetime, days: int) -> datetime:
+    """The beginning of the UTC day `days` before."""
+    return now.astimezone(UTC).replace(hour=0, minute=0, second=0, microsecond=0) - timedelta(days=days)
