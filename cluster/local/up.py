@@ -107,10 +107,10 @@ class _Start:
             with self._step("gateways and backfill workers"):
                 connection.start_actors(self._settings, self._instance.work_environment())
             serving = Background(lambda: service.deploy(self._settings, self._instance.work_environment()))
-            self._learn(mlflow)
+            has_model = self._learn(mlflow)
             with self._step("HTTP API"):
                 self._seconds["HTTP API, in the background"] = self._served(serving)
-            prediction = self._first_prediction()
+            prediction = self._first_prediction() if has_model else None
         return Ready(
             urls=self._urls(),
             admin_key_file=str(self._instance.admin_key_path),
@@ -191,8 +191,8 @@ class _Start:
     def _announce(self) -> None:
         self._instance.write_endpoints({**revealed(self._settings), "ray_address": self._ray.address()})
 
-    def _learn(self, mlflow: Starting | None) -> None:
-        """From history to a registered champion: whatever of it is still to be done."""
+    def _learn(self, mlflow: Starting | None) -> bool:
+        """From history to a champion, whatever of it is still to be done; whether there is a model."""
         learns = self._settings.model_dir is None and PROVIDER in self._settings.providers
         if learns and asyncio.run(self._due(due.history)):
             self._job("ingest", "--provider", PROVIDER)
@@ -205,7 +205,8 @@ class _Start:
         if learns and not known:
             self._job("train")
         if learns and not champion:
-            self._job("evaluate")
+            champion = bool(self._job("evaluate").get("promoted"))
+        return champion or self._settings.model_dir is not None
 
     def _registered(self) -> tuple[bool, bool]:
         return due.registered(self._settings.require_mlflow_tracking_uri(), self._settings.model_name)
@@ -217,7 +218,8 @@ class _Start:
         finally:
             await database.close()
 
-    def _job(self, job: str, *arguments: str) -> None:
+    def _job(self, job: str, *arguments: str) -> Mapping[str, Any]:
+        """Have the job done; what it says at its end."""
         submissions = Submissions(
             self._settings.url("dashboard"), environment=self._instance.work_environment()
         )
@@ -231,6 +233,7 @@ class _Start:
                 f"Job {submitted} ended as {outcome.status}: {outcome.message} "
                 f"Its log: `finsight jobs logs {submitted}`."
             )
+        return outcome.result or {}
 
     def _served(self, serving: Background) -> float:
         try:
@@ -243,8 +246,7 @@ class _Start:
 
     def _first_prediction(self) -> dict[str, Any] | None:
         symbol = asyncio.run(self._due(due.predictable))
-        served = self._settings.model_dir is not None or self._registered()[1]
-        if symbol is None or not served:
+        if symbol is None:
             return None
         with self._step("first prediction"):
             deadline = time.monotonic() + FIRST_PREDICTION_TIMEOUT_S
