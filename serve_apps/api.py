@@ -19,6 +19,7 @@ from serve_apps import documents, problems
 from serve_apps.configuration import Configuration
 from serve_apps.instrumentation import Instrumentation
 from serve_apps.routes.bars import BarRoutes
+from serve_apps.routes.cadence import CadenceRoutes
 from serve_apps.routes.dead_letters import DeadLetterRoutes
 from serve_apps.routes.gaps import GapRoutes
 from serve_apps.routes.health import HealthRoutes
@@ -78,6 +79,7 @@ def create_app(
         ModelRoutes(services),
         HealthRoutes(services),
         OpsRoutes(services, configuration),
+        CadenceRoutes(services),
         DeadLetterRoutes(services),
         pages,
     )

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Iterable
 
 from prometheus_client.core import Metric
 
 from cluster.market.intervals import Interval
 from cluster.metrics import state_family
+from cluster.storage import sweeps
 from cluster.storage.backfill_jobs import BackfillQueue
 from cluster.storage.database import Database
 
@@ -35,6 +37,7 @@ async def read(database: Database) -> list[Metric]:
         state_family("backfill_queue_depth", (((tier,), count) for tier, (count, _) in depth.items())),
         state_family("backfill_oldest_age_seconds", (((tier,), age_s) for tier, (_, age_s) in depth.items())),
         state_family("dlq_depth", [((), await queue.dead_count())]),
+        state_family("ingestion_lag_seconds", await _ingestion_lag(database)),
         state_family("data_freshness_seconds", await _freshness(database)),
     ]
 
@@ -43,3 +46,13 @@ async def _freshness(database: Database) -> Iterable[tuple[tuple[str, str], floa
     async with database.connection() as connection:
         rows = [row for statement in _STATEMENTS for row in await connection.fetch(*statement)]
     return [((row["tier"], row["interval"]), row["age_s"]) for row in rows]
+
+
+async def _ingestion_lag(database: Database) -> Iterable[tuple[tuple[str, str], float]]:
+    async with database.connection() as connection:
+        now = await connection.fetchval("SELECT now()")
+    lags: dict[tuple[str, str], list[float | None]] = defaultdict(list)
+    for each in await sweeps.last(database):
+        lags[each.tier, each.interval].append(each.lag_s(each.lag_p99_s, now))
+    slowest = ((labels, sweeps.slowest(some)) for labels, some in lags.items())
+    return [(labels, lag_s) for labels, lag_s in slowest if lag_s is not None]

@@ -96,6 +96,8 @@ class CollectorActor:
             if options.claims_url:
                 scope = await scope_of(database, self._shard, options.shards)
                 claims = Claims(Redis.from_url(options.claims_url), scope)
+            collected = [(each.tier, each.interval) for each in options.cadences]
+            await sweeps.forget_others(database, self._shard, options.shards, collected)
             self._collector = self._collector_on(database, claims)
             log.info("collector_started", shard=self._shard, pid=os.getpid())
             await self._collector.run()
