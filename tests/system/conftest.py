@@ -103,7 +103,7 @@ class Whole:
             return None
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def finsight() -> Iterator[Whole]:
     """An instance in a folder with a space in its name; stopped at the end, however far it came."""
     home = Path(tempfile.mkdtemp(prefix="finsight home "))
