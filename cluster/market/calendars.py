@@ -7,7 +7,7 @@ Closures and early closes that exchanges announce too late for it are `Override`
 from __future__ import annotations
 
 import csv
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta
 from functools import lru_cache
@@ -58,14 +58,16 @@ class Sessions:
         return Sessions(*(column[chosen] for column in columns))
 
 
-_overrides: tuple[Override, ...] = ()
+_overrides: Mapping[str, tuple[Override, ...]] = {}
 
 
 def install_overrides(overrides: Iterable[Override]) -> None:
     """Let `overrides` win over the library in this process; replaces those installed before."""
-    global _overrides  # noqa: PLW0603 - one table a process, read by the cached calendars below
-    _overrides = tuple(overrides)
-    _schedule.cache_clear()
+    global _overrides  # noqa: PLW0603 - one table a process, read by the calendars below
+    changed: dict[str, tuple[Override, ...]] = {}
+    for each in sorted(overrides, key=lambda one: (one.calendar, one.session)):
+        changed[each.calendar] = (*changed.get(each.calendar, ()), each)
+    _overrides = changed
 
 
 def read_overrides(path: Path) -> list[Override]:
@@ -136,7 +138,7 @@ def _covering(calendar: str, start: datetime, end: datetime) -> Sessions:
     last_year = SystemClock().now().year + 1  # later holidays are not announced yet
     if end < start:
         raise InputError(f"the range ends at {end.isoformat()}, before its start {start.isoformat()}")
-    known = _schedule(calendar, last_year)
+    known = _sessions(calendar, last_year, _overrides.get(calendar, ()))
     first, after = known.dates[0].item(), date(last_year + 1, 1, 1)
     if start.date() < date(first.year, 1, 1) or end.date() > after:
         raise InputError(
@@ -165,11 +167,17 @@ def _schedule(calendar: str, last_year: int) -> Sessions:
         table[name].to_numpy(dtype="datetime64[us]") for name in ("open", "close", "break_start", "break_end")
     )
     opens, closes, break_starts, break_ends = columns
-    library = Sessions(table.index.to_numpy(dtype="datetime64[D]"), opens, closes, break_starts, break_ends)
-    return _overridden(library, [change for change in _overrides if change.calendar == calendar])
+    return Sessions(table.index.to_numpy(dtype="datetime64[D]"), opens, closes, break_starts, break_ends)
 
 
-def _overridden(known: Sessions, changes: list[Override]) -> Sessions:
+@lru_cache(maxsize=32)
+def _sessions(calendar: str, last_year: int, changes: tuple[Override, ...]) -> Sessions:
+    # The changes are part of the key: what one thread works out with the old ones is not taken for the new.
+    known = _schedule(calendar, last_year)
+    return _overridden(known, changes) if changes else known
+
+
+def _overridden(known: Sessions, changes: tuple[Override, ...]) -> Sessions:
     changed = np.array([np.datetime64(change.session) for change in changes], dtype="datetime64[D]")
     kept = known.where(~np.isin(known.dates, changed))
     added = [change for change in changes if change.open is not None and change.close is not None]

@@ -1,0 +1,75 @@
+"""Which of the expected bars of many symbols are stored: the database answers with one bit a bar."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable, Sequence
+
+import asyncpg
+import numpy as np
+
+from cluster.market import gaps
+from cluster.market.gaps import Runs
+from cluster.market.instants import Instants, to_moment
+from cluster.market.intervals import Interval
+from cluster.storage.bar_windows import candle_table
+from cluster.storage.database import Connection
+
+BITS_AT_ONCE = 32_000_000
+"""Most expected bars, over all symbols, that one statement looks at."""
+_WORD = 64
+
+# By place in the list of expected opens, so that SQL knows no calendar; what nobody expects falls out.
+# Symbols that have everything come as one row.
+_PRESENT = """
+WITH present AS (
+    SELECT symbol, (place >> 6)::int AS word, bit_or(1::bigint << (place & 63)::int) AS bits
+    FROM {table} JOIN (
+        SELECT ts, number - 1 AS place FROM unnest($3::timestamptz[]) WITH ORDINALITY AS one (ts, number)
+    ) AS expected USING (ts)
+    WHERE symbol = ANY($1::text[]) AND interval = $2 AND is_final AND ts >= $4 AND ts <= $5
+    GROUP BY 1, 2),
+of_symbol AS (
+    SELECT symbol, sum(bit_count(bits::bit(64))) = $6::bigint AS whole,
+           array_agg(word) AS words, array_agg(bits) AS bits
+    FROM present GROUP BY symbol)
+SELECT array_agg(symbol) AS symbols,
+       CASE WHEN NOT whole THEN min(words) END AS words, CASE WHEN NOT whole THEN min(bits) END AS bits
+FROM of_symbol GROUP BY whole, CASE WHEN NOT whole THEN symbol END
+"""
+# Every minute matches a bar of every symbol: sorting the bars for a merge costs more than all the rest.
+_PLAN = "SET LOCAL enable_mergejoin = off; SET LOCAL work_mem = '64MB'"
+
+
+async def missing(
+    connection: Connection, interval: Interval, symbols: Sequence[str], expected: Instants
+) -> dict[str, Runs]:
+    """What of `expected` (ascending, unique) is not stored as final bars, by symbol.
+
+    Symbols that lack nothing are left out. Ask for at most `BITS_AT_ONCE` bars over all symbols; to be called
+    inside a transaction.
+    """
+    if not len(expected) or not symbols:
+        return {}
+    await connection.execute(_PLAN)
+    query = _PRESENT.format(table=candle_table(interval))
+    moments = await asyncio.to_thread(lambda: [to_moment(open_) for open_ in expected])
+    rows = await connection.fetch(query, symbols, interval, moments, moments[0], moments[-1], len(expected))
+    return await asyncio.to_thread(_absent, rows, symbols, len(expected))
+
+
+def _absent(rows: Iterable[asyncpg.Record], symbols: Sequence[str], count: int) -> dict[str, Runs]:
+    """The runs of zero bits of each symbol that has some; a symbol without a row has no bit at all."""
+    whole = np.array([[0, count - 1]])
+    found = dict.fromkeys(symbols, whole)
+    for row in rows:
+        if row["words"] is None:
+            for symbol in row["symbols"]:
+                del found[symbol]
+            continue
+        (symbol,) = row["symbols"]
+        words = np.zeros(-(-count // _WORD), dtype=np.int64)
+        words[np.array(row["words"])] = np.array(row["bits"], dtype=np.int64)
+        bits = np.unpackbits(words.view(np.uint8), bitorder="little", count=count)
+        found[symbol] = gaps.runs(bits == 0)
+    return found
