@@ -51,16 +51,17 @@ WHERE p.until < EXCLUDED.until
 """
 
 # See schema/0010_backfill_scopes.sql.
-_CLAIM = "SELECT * FROM claim_backfill_jobs($1, $2, $3, $4, $5, $6, $7, $8)"
-
-# The limits come first: they bound the very transaction in which the rows are held.
-_BOUND_TRANSACTION = """
-SELECT set_config('idle_in_transaction_session_timeout', $1, true), set_config('statement_timeout', $1, true)
+_CLAIM = """
+SELECT id, lease_token, symbol, interval, start_ts, end_ts, tier, provider, attempt, max_attempts, lease_until
+FROM claim_backfill_jobs($1, $2, $3, $4, $5, $6, $7, $8)
 """
 
-# In the order of the ids, so that nobody deadlocks with another who holds some of them.
+# In the order of the ids, so that nobody deadlocks with another who holds some of them. With the rows come the
+# limits of the transaction that holds them.
 _FENCE = """
-SELECT j.id FROM backfill_jobs j
+SELECT j.id, set_config('idle_in_transaction_session_timeout', $3, true),
+       set_config('statement_timeout', $3, true)
+FROM backfill_jobs j
 JOIN unnest($1::bigint[], $2::uuid[]) AS mine (id, token) ON j.id = mine.id AND j.lease_token = mine.token
 WHERE j.state = 'leased' AND j.lease_until > clock_timestamp()
 ORDER BY j.id FOR UPDATE OF j
@@ -267,8 +268,8 @@ class BackfillQueue:
         take, longer than a lease: the server ends it, so that a frozen worker cannot keep its jobs.
         """
         async with self._database.transaction() as connection:
-            await connection.execute(_BOUND_TRANSACTION, f"{max(1, round(self.lease_s * 1_000))}ms")
-            rows = await connection.fetch(_FENCE, *_ids_and_tokens(leases))
+            longest = f"{max(1, round(self.lease_s * 1_000))}ms"
+            rows = await connection.fetch(_FENCE, *_ids_and_tokens(leases), longest)
             yield connection, {row["id"] for row in rows}
 
     async def complete(self, lease: Lease, rows_written: int, connection: Connection | None = None) -> None:

@@ -43,6 +43,13 @@ DECLARE
     is_limited CONSTANT boolean :=
         cardinality(providers) > 0 OR cardinality(array_remove(tier_limits, NULL)) > 0;
     moment timestamptz;
+    line_tiers text[] := '{}';
+    line_providers text[] := '{}';
+    tier_free bigint[];
+    provider_free bigint[];
+    at_tier text := '';
+    at_provider text := '';
+    chosen bigint[];
 BEGIN
     -- A claim that a crash of the server forgets leaves a ready job, and its worker is refused.
     PERFORM set_config('synchronous_commit', 'off', true);
@@ -71,63 +78,79 @@ BEGIN
         WHERE j.state = 'leased' AND j.lease_until <= moment - lease
           AND holder.wait_event = 'ClientRead' AND holder.usename = current_user;
     END IF;
-    RETURN QUERY
-    -- An expired lease that is still here is held by a worker that writes at this moment: it counts.
-    WITH RECURSIVE running AS MATERIALIZED (
-        SELECT tier, asked, count(*) AS jobs FROM backfill_jobs
-        WHERE is_limited AND state = 'leased' GROUP BY tier, asked),
-    tier_room AS MATERIALIZED (
-        SELECT tier, coalesce(at_most - (SELECT sum(jobs) FROM running WHERE running.tier = one.tier), at_most, most)
-            AS free
-        FROM unnest(tiers, tier_limits) AS one (tier, at_most)),
-    provider_room AS MATERIALIZED (
-        SELECT provider, min(free) AS free FROM (
-            SELECT provider, at_most - coalesce(
-                (SELECT sum(jobs) FROM running WHERE running.asked = one.provider), 0) AS free
-            FROM unnest(providers, provider_limits) AS one (provider, at_most)
-            UNION ALL
-            SELECT provider, 0 FROM backfill_pauses WHERE until > moment) AS each
-        GROUP BY provider),
     -- All (tier, provider) that have ready jobs, by hops over the index.
-    line (tier, provider) AS (
-        (SELECT tier, coalesce(provider, '') FROM backfill_jobs WHERE state = 'ready'
-         ORDER BY tier, coalesce(provider, '') LIMIT 1)
-        UNION ALL
-        SELECT next.* FROM line CROSS JOIN LATERAL (
-            SELECT tier, coalesce(provider, '') FROM backfill_jobs AS j
-            WHERE state = 'ready' AND (j.tier, coalesce(j.provider, '')) > (line.tier, line.provider)
-            ORDER BY tier, coalesce(provider, '') LIMIT 1) AS next),
-    room AS MATERIALIZED (
-        SELECT line.tier, line.provider, tier_room.free AS tier_free, coalesce(CASE
-            WHEN line.provider <> '' THEN provider_room.free
-            -- Jobs to be routed wait only when everybody is closed to whom they could go.
-            WHEN (SELECT bool_and(coalesce(each.free, 1) <= 0)
-                  FROM unnest(routes) AS route LEFT JOIN provider_room AS each ON each.provider = route)
-            THEN 0 END, most) AS provider_free
-        FROM line JOIN tier_room USING (tier) LEFT JOIN provider_room ON provider_room.provider = line.provider),
-    head AS (
-        SELECT room.tier, room.provider, tier_free, provider_free, first.id, first.due
-        FROM room CROSS JOIN LATERAL (
-            SELECT id, due FROM backfill_jobs AS j
-            WHERE state = 'ready' AND j.tier = room.tier AND coalesce(j.provider, '') = room.provider
+    LOOP
+        SELECT tier, coalesce(provider, '') INTO at_tier, at_provider FROM backfill_jobs
+        WHERE state = 'ready' AND (tier, coalesce(provider, '')) > (at_tier, at_provider)
+        ORDER BY tier, coalesce(provider, '') LIMIT 1;
+        EXIT WHEN NOT FOUND;
+        line_tiers := line_tiers || at_tier;
+        line_providers := line_providers || at_provider;
+    END LOOP;
+    IF is_limited OR EXISTS (SELECT FROM backfill_pauses WHERE until > moment) THEN
+        -- An expired lease that is still here is held by a worker that writes at this moment: it counts.
+        WITH running AS MATERIALIZED (
+            SELECT tier, asked, count(*) AS jobs FROM backfill_jobs WHERE state = 'leased' GROUP BY tier, asked),
+        tier_room AS MATERIALIZED (
+            SELECT tier, at_most - coalesce((SELECT sum(jobs) FROM running r WHERE r.tier = one.tier), 0) AS free
+            FROM unnest(tiers, tier_limits) AS one (tier, at_most)),
+        provider_room AS MATERIALIZED (
+            SELECT provider, min(free) AS free FROM (
+                SELECT provider,
+                       at_most - coalesce((SELECT sum(jobs) FROM running r WHERE r.asked = one.provider), 0) AS free
+                FROM unnest(providers, provider_limits) AS one (provider, at_most)
+                UNION ALL
+                SELECT provider, 0 FROM backfill_pauses WHERE until > moment) AS each
+            GROUP BY provider),
+        -- Jobs to be routed wait only when everybody is closed to whom they could go.
+        routed AS MATERIALIZED (
+            SELECT CASE WHEN bool_and(coalesce(free, 1) <= 0) THEN 0 END AS free
+            FROM unnest(routes) AS route LEFT JOIN provider_room ON provider = route),
+        room AS (
+            SELECT tier, provider, coalesce(tier_room.free, most) AS in_tier,
+                   coalesce(CASE provider WHEN '' THEN (SELECT free FROM routed) ELSE provider_room.free END, most)
+                       AS in_provider
+            FROM unnest(line_tiers, line_providers) AS line (tier, provider)
+            LEFT JOIN tier_room USING (tier) LEFT JOIN provider_room USING (provider))
+        SELECT array_agg(tier), array_agg(provider), array_agg(in_tier), array_agg(in_provider)
+        INTO line_tiers, line_providers, tier_free, provider_free
+        FROM room WHERE in_tier > 0 AND in_provider > 0;
+    END IF;
+    IF cardinality(line_tiers) = 1 THEN
+        SELECT array_agg(id) INTO chosen FROM (
+            SELECT id FROM backfill_jobs
+            WHERE state = 'ready' AND tier = line_tiers[1] AND coalesce(provider, '') = line_providers[1]
               AND run_at <= moment
-            ORDER BY due, id LIMIT greatest(0, least(most, tier_free, provider_free))
-            FOR UPDATE SKIP LOCKED) AS first),
-    ranked AS (
-        SELECT id, due, provider = '' AS is_routed, tier_free, provider_free,
-               row_number() OVER (PARTITION BY tier ORDER BY due, id) AS in_tier,
-               row_number() OVER (PARTITION BY provider ORDER BY due, id) AS in_provider
-        FROM head),
-    picked AS (
-        SELECT id FROM ranked
-        WHERE in_tier <= tier_free AND (is_routed OR in_provider <= provider_free)
-        ORDER BY due, id LIMIT most),
-    taken AS (
+            ORDER BY due, id LIMIT least(most, tier_free[1], provider_free[1])
+            FOR UPDATE SKIP LOCKED) AS first;
+    ELSE
+        WITH head AS (
+            SELECT id, due, tier, line.provider, in_tier, in_provider
+            FROM unnest(line_tiers, line_providers, tier_free, provider_free)
+                AS line (line_tier, provider, in_tier, in_provider)
+            CROSS JOIN LATERAL (
+                SELECT id, due, tier FROM backfill_jobs AS j
+                WHERE state = 'ready' AND tier = line_tier AND coalesce(j.provider, '') = line.provider
+                  AND run_at <= moment
+                ORDER BY due, id LIMIT least(most, in_tier, in_provider)
+                FOR UPDATE SKIP LOCKED) AS first),
+        ranked AS (
+            SELECT id, due, provider = '' AS is_routed, in_tier, in_provider,
+                   row_number() OVER (PARTITION BY tier ORDER BY due, id) AS tier_rank,
+                   row_number() OVER (PARTITION BY provider ORDER BY due, id) AS provider_rank
+            FROM head)
+        SELECT array_agg(id) INTO chosen FROM (
+            SELECT id FROM ranked
+            WHERE tier_rank <= coalesce(in_tier, most) AND (is_routed OR provider_rank <= coalesce(in_provider, most))
+            ORDER BY due, id LIMIT most) AS first;
+    END IF;
+    RETURN QUERY
+    WITH taken AS (
         UPDATE backfill_jobs j
         SET state = 'leased', attempt = j.attempt + 1, lease_token = gen_random_uuid(),
             lease_until = clock_timestamp() + lease, leased_by = worker, leased_at = moment,
             asked = j.provider, started_at = coalesce(j.started_at, moment)
-        FROM picked WHERE j.id = picked.id
+        WHERE id = ANY (chosen)
         RETURNING j.*)
     SELECT * FROM taken ORDER BY due, id;
 END
