@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pytest
+import structlog.testing
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -46,8 +47,9 @@ def read(
     *,
     splits: list[CorporateAction] | None = None,
     now: datetime = NOW,
+    symbol: str = "AAPL",
 ) -> pa.Table:
-    chart = parse_chart(document("AAPL", str(interval), rows, meta), "AAPL", interval)
+    chart = parse_chart(document(symbol, str(interval), rows, meta), symbol, interval)
     assert chart is not None
     return raw_bars(chart, interval, splits or [], now)
 
@@ -312,13 +314,27 @@ def test_a_step_like_a_split_that_is_not_told_yet_is_malformed_in_its_first_days
     assert read(rows, now=datetime(2020, 10, 2, tzinfo=UTC)).num_rows == 2  # by then it is a crash
 
 
-def test_a_row_a_hundred_times_too_large_is_malformed_and_names_the_unit() -> None:
+@pytest.mark.parametrize("wrong", ["2025-07-01", "2025-07-02", "2025-07-03", "2025-07-04"])
+def test_a_row_in_another_unit_is_left_out_and_logged_wherever_it_stands(wrong: str) -> None:
+    days = ("2025-07-01", "2025-07-02", "2025-07-03", "2025-07-04")
+    rows = [flat(f"{day}T07:00", 0.731 if day == wrong else 72.5) for day in days]
+    with structlog.testing.capture_logs() as logged:
+        assert moments(read(rows, meta=LONDON)) == [f"{day}T07:00" for day in days if day != wrong]
+    assert [(line["event"], line["count"], line["first"]) for line in logged] == [
+        ("bars_rejected", 1, f"{wrong}T07:00:00.000000")
+    ]
+
+
+def test_a_row_with_one_price_in_another_unit_is_left_out() -> None:
+    mixed: Row = (at("2025-07-02T07:00"), 72.5, 73.0, 0.725, 72.6, 5)
+    rows = [flat("2025-07-01T07:00", 72.5), mixed, flat("2025-07-03T07:00", 72.5)]
+    assert moments(read(rows, meta=LONDON)) == ["2025-07-01T07:00", "2025-07-03T07:00"]
+
+
+def test_rows_of_which_nobody_can_say_what_unit_is_right_are_malformed() -> None:
     rows = [flat("2025-07-01T07:00", 72.5), flat("2025-07-02T07:00", 0.731)]
-    with pytest.raises(Malformed, match="in GBp goes 100-fold on 2025-07-02"):
-        read(rows, meta=LONDON)
-    mixed: Row = (at("2025-07-01T07:00"), 72.5, 73.0, 0.725, 72.6, 5)
-    with pytest.raises(Malformed, match="100-fold on 2025-07-01"):
-        read([mixed], meta=LONDON)
+    with pytest.raises(Malformed, match=r"VOD\.L in GBp goes 100-fold, first at 2025-07-0"):
+        read(rows, meta=LONDON, symbol="VOD.L")
 
 
 def test_a_coin_may_lose_all_its_worth_in_a_day() -> None:
@@ -435,7 +451,7 @@ def _recorded(name: str, symbol: str, known: list[CorporateAction]) -> pa.Table:
     return table
 
 
-@given(st.lists(st.tuples(st.integers(0, 500), st.floats(1, 100)), max_size=40))
+@given(st.lists(st.tuples(st.integers(0, 500), st.floats(1, 80)), max_size=40))
 def test_any_rows_are_told_as_valid_ascending_bars(rows: list[tuple[int, float]]) -> None:
     start = at("2025-06-02T13:00")
     told: list[Row] = [(start + 60 * minute, price, price, price, price, 1) for minute, price in rows]
