@@ -180,7 +180,7 @@ class Submissions:
         if answer.status_code == 404:
             wanted = path.partition("/")[0] or "jobs"
             raise NotReady(f"Ray at {self._url} knows no {wanted}; `finsight jobs` lists those it has")
-        if answer.status_code == 400 and _TAKEN in answer.text:
+        if answer.status_code != 200 and _TAKEN in answer.text:
             return {}  # somebody has just asked for the same, or we have and did not hear the answer
         if answer.status_code != 200:
             raise NotRunning(f"Ray's dashboard at {self._url} failed: {_last_line(answer.text)}")
@@ -198,7 +198,7 @@ class Submissions:
 
 
 _START = "`finsight up` starts it"
-_TAKEN = "already exists"
+_TAKEN = "Please use a different submission_id"
 
 
 class _Log:
