@@ -370,7 +370,7 @@ class SetAside(BaseModel):
     reason: Literal["unauthorized", "restricted", "banned"] = Field(
         description="The key is not accepted, this place is not served, or too much was asked."
     )
-    until: datetime = Field(description="When it is asked again. `POST /ops/reload` asks at once.")
+    until: datetime = Field(description="When it is asked again; a reload with another key asks at once.")
 
 
 class ProviderStats(BaseModel):

@@ -34,7 +34,7 @@ from cluster.market.intervals import Interval
 from cluster.market.symbols import Instrument
 from cluster.providers.allowance import Allowance, OwnBudget
 from cluster.providers.breaker import Breaker, BreakerPolicy
-from cluster.providers.budget import Window, seconds_per_call
+from cluster.providers.budget import Window, narrowed, seconds_per_call
 from cluster.providers.fetch_many import one_by_one, portions
 from cluster.providers.health import Health, HealthPolicy
 from cluster.providers.page import Page, page_of, tell_rejected
@@ -42,6 +42,7 @@ from cluster.providers.protocol import (
     Acting,
     BarProvider,
     Errand,
+    Limited,
     Listing,
     Many,
     ManyBars,
@@ -110,6 +111,7 @@ class Gateway:
         self._turn = asyncio.Lock()
         self._not_entitled_until_s: dict[Interval | Errand, float] = {}
         self._refusal: Refused | Banned | None = None
+        self._told_limits: tuple[Window, ...] = ()
         self._outcomes: Counter[Outcome] = Counter()
         self._rejected = 0
         self._last_error: tuple[str, datetime] | None = None
@@ -177,11 +179,14 @@ class Gateway:
             return await self._errand("instruments", self._provider.list_instruments)
         return self._provider.instruments()
 
-    def forgive(self) -> None:
-        """Ask again what was refused: the key or the plan may be another now."""
-        self._not_entitled_until_s.clear()
-        if self._refusal is not None and not isinstance(self._refusal, Banned):
-            self._accepted()
+    async def learn_limits(self) -> None:
+        """Narrow the budget to the limits that the provider tells, if it does; errors as those of `quote`."""
+        if isinstance(self._provider, Limited):
+            self._told_limits = await self._errand("limits", self._provider.limits)
+            self._allowance.renew(self._windows())
+
+    def _windows(self) -> tuple[Window, ...]:
+        return narrowed(self._policy.budget, self._told_limits)
 
     async def refresh(self) -> None:
         """Learn what others, with whom the budget is shared, have left of it; for `stats`."""
@@ -210,7 +215,7 @@ class Gateway:
         """What `router` chooses by."""
         now_s, offer = self._clock.monotonic_s(), self._provider.capabilities
         offer = replace(offer, intervals=offer.intervals - self._off(now_s))
-        price_s = seconds_per_call(self._policy.budget, offer.weight)
+        price_s = seconds_per_call(self._windows(), offer.weight)
         kinds: dict[Errand, type] = {"quote": Quoting, "actions": Acting}
         errands = frozenset(name for name, kind in kinds.items() if isinstance(self._provider, kind))
         return Standing(

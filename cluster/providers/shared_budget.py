@@ -53,13 +53,18 @@ class SharedBudget:
         timeout_s: float = 2.0,
         retry_s: float = 5.0,
     ) -> None:
-        self._scope, self._windows, self._clock = scope, checked(windows), clock
+        self._scope, self._clock = scope, clock
         self._timeout_s, self._retry_s = timeout_s, retry_s
-        key = f"finsight:budget:{{{scope}}}"  # the braces keep all keys in one slot of a Redis cluster
-        self._keys = [f"{key}:closed", *(f"{key}:{_us(window)}" for window in self._windows)]
         self._script = redis.register_script(_SCRIPT)
-        self._left = tuple(window.limit for window in self._windows)
+        self.renew(windows)
         self._closed_until_s = float("-inf")
+
+    def renew(self, windows: tuple[Window, ...]) -> None:
+        """See `Allowance.renew`."""
+        key = f"finsight:budget:{{{self._scope}}}"  # the braces keep all keys in one slot of a Redis cluster
+        self._windows = checked(windows)
+        self._keys = [f"{key}:closed", *(f"{key}:{_us(window)}" for window in self._windows)]
+        self._left = tuple(window.limit for window in self._windows)
 
     async def reserve(self, weight: int) -> float:
         """See `Allowance.reserve`."""

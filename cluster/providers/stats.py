@@ -72,7 +72,7 @@ class SetAside:
 
     reason: Reason
     until: datetime
-    """When it is asked again; a reload of the settings asks at once."""
+    """When it is asked again; a reload that brings another key asks at once."""
 
 
 _OUTCOMES: Mapping[type[FinSightError], Outcome] = {
