@@ -3,22 +3,26 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import multiprocessing
 import os
 import signal
 import time
-from collections.abc import Awaitable, Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import replace
 from datetime import datetime
 from multiprocessing.context import ForkServerProcess
 from multiprocessing.sharedctypes import Synchronized
 from pathlib import Path
+from typing import Any
 
 import asyncpg
 
 from cluster.market.intervals import Interval
 from cluster.providers.synthetic import SyntheticProvider
+from cluster.storage.backfill_jobs import BackfillQueue
+from cluster.storage.database import Database
 from tests.chaos import history, worker_process
 from tests.chaos.checker import Key, Row, Values, check
 from tests.chaos.worker_process import Orders
@@ -36,6 +40,11 @@ FROM candles_intraday
 """
 
 
+_VERSIONS = """
+SELECT extract(epoch FROM ts)::bigint AS ts, revision FROM candles_intraday WHERE symbol = $1
+"""
+
+
 class Fleet:
     """The workers of one test; `orders` is what they have in common."""
 
@@ -45,10 +54,10 @@ class Fleet:
         """By how much the clocks of all workers are wrong; may be set while they run."""
         self._processes: dict[str, ForkServerProcess] = {}
 
-    def start(self, *names: str) -> None:
-        """Start workers; a name may be used again after its process was killed, as a restarted one would."""
+    def start(self, *names: str, **changes: Any) -> None:
+        """Start workers, their orders with `changes`; a name may be used again after a kill."""
         for name in names:
-            arguments = (replace(self.orders, name=name), self.clock_offset_s)
+            arguments = (replace(self.orders, name=name, **changes), self.clock_offset_s)
             process = _CONTEXT.Process(target=worker_process.work, args=arguments, name=name)
             process.start()
             self._processes[name] = process
@@ -170,6 +179,38 @@ async def require_kept(dsn: str, events: Sequence[history.Event], expected: dict
     assert written[0][0] == len(expected)  # every bar was inserted by one job, and by none revised
 
 
+@asynccontextmanager
+async def reading(dsn: str, folder: Path, symbols: Sequence[str]) -> AsyncIterator[None]:
+    """Somebody reads the bars of all symbols all the time, and logs what there was and in which revision."""
+    log = history.Log(folder, "reader")
+
+    async def read_on() -> None:
+        for number in itertools.count():
+            symbol = symbols[number % len(symbols)]
+            await _read(dsn, log, f"read {number}", symbol)
+            await asyncio.sleep(0.05)
+
+    reader = asyncio.create_task(read_on())
+    try:
+        yield
+    finally:
+        reader.cancel()
+        await asyncio.wait([reader])
+        if not reader.cancelled() and (error := reader.exception()):
+            raise error
+
+
+async def _read(dsn: str, log: history.Log, op: str, symbol: str) -> None:
+    where = (symbol, "1m", 0, 2**40)
+    log.tell("invoke", op, "read", where)
+    try:
+        rows = await asyncio.wait_for(query(dsn, _VERSIONS, symbol), 5.0)
+    except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError, TimeoutError):
+        log.tell("fail", op, "read", where)
+    else:
+        log.tell("ok", op, "read", where, versions={row["ts"]: row["revision"] for row in rows})
+
+
 def acknowledged(events: Sequence[history.Event]) -> int:
     """Writes that the database acknowledged."""
     return sum(event.kind == "ok" and event.action == "write" for event in events)
@@ -182,11 +223,28 @@ def log_folder(parent: Path) -> Path:
     return folder
 
 
-async def know(dsn: str, symbols: Sequence[str]) -> None:
-    """Put synthetic symbols into the universe."""
+async def enqueue(
+    dsn: str, symbols: Sequence[str], interval: Interval, start: datetime, end: datetime, *, bars: int
+) -> int:
+    """Put synthetic symbols into the universe and ask for their bars in jobs of `bars`; how many jobs."""
     await query(
         dsn,
         "INSERT INTO symbol_universe (symbol, exchange, asset_type, calendar) "
         "SELECT symbol, 'SYNTHETIC', 'crypto', '24/7' FROM unnest($1::text[]) AS symbol",
         list(symbols),
     )
+    database = await Database.open(dsn)
+    queue = BackfillQueue(database, longest_bars=bars)
+    jobs = [len(await queue.enqueue(symbol, interval, start, end)) for symbol in symbols]
+    await database.close()
+    return sum(jobs)
+
+
+async def until_acknowledged(workers: Fleet, more: int = 1) -> None:
+    """Until so many more writes were acknowledged."""
+    before = acknowledged(workers.history())
+
+    async def enough() -> bool:
+        return acknowledged(workers.history()) >= before + more
+
+    await until(enough)

@@ -12,8 +12,6 @@ from pathlib import Path
 import pytest
 
 from cluster.market.intervals import Interval
-from cluster.storage.backfill_jobs import BackfillQueue
-from cluster.storage.database import Database
 from tests.chaos import fleet as fleets
 from tests.chaos.fleet import Fleet, count, fleet, outcomes, query, require_kept, synthetic, until, until_done
 from tests.chaos.worker_process import Orders
@@ -25,8 +23,8 @@ START, END = datetime(2024, 3, 4, tzinfo=UTC), datetime(2024, 3, 4, 16, tzinfo=U
 SYMBOLS = ("SYN0001", "SYN0002", "SYN0003")
 SEED = 7
 _LEASES = "SELECT lease_token::text FROM backfill_jobs WHERE state = 'leased' AND leased_by = $1"
-KILLS = 40
-ROUNDS = 5
+KILLS = 30
+ROUNDS = 3
 _EXPIRED = "SELECT token::text FROM backfill_attempts WHERE outcome = 'lease_expired'"
 PROVIDERS = {"synthetic": {"seed": SEED, "latency_s": 0.05}}
 
@@ -37,21 +35,11 @@ def orders(database_url: str, tmp_path: Path) -> Orders:
     return Orders("", database_url, folder, PROVIDERS, commit_pause_s=0.02)
 
 
-async def enqueue(dsn: str, *, bars: int) -> int:
-    """Ask for every bar in jobs of `bars`; how many jobs there are."""
-    database = await Database.open(dsn)
-    await fleets.know(dsn, SYMBOLS)
-    queue = BackfillQueue(database, longest_bars=bars)
-    jobs = [len(await queue.enqueue(symbol, M1, START, END)) for symbol in SYMBOLS]
-    await database.close()
-    return sum(jobs)
-
-
 async def test_workers_killed_at_random_moments_lose_no_bar_and_do_no_job_twice(
     orders: Orders, rng: random.Random
 ) -> None:
-    jobs = await enqueue(orders.dsn, bars=10)
-    assert jobs == 288
+    jobs = await fleets.enqueue(orders.dsn, SYMBOLS, M1, START, END, bars=15)
+    assert jobs == 192
     with fleet(orders) as workers:
         workers.start("one", "two", "three")
         for _ in range(KILLS):
@@ -89,7 +77,7 @@ async def until_more(workers: Fleet, events: int) -> None:
 async def test_workers_frozen_past_their_leases_write_nothing_when_they_go_on(
     orders: Orders, rng: random.Random
 ) -> None:
-    jobs = await enqueue(orders.dsn, bars=20)
+    jobs = await fleets.enqueue(orders.dsn, SYMBOLS, M1, START, END, bars=60)
     with fleet(replace(orders, lease_s=1.0, commit_pause_s=0.1)) as workers:
         workers.start("one", "two")
         late: set[str] = set()
@@ -102,6 +90,25 @@ async def test_workers_frozen_past_their_leases_write_nothing_when_they_go_on(
     assert late
     assert {event.op for event in events if event.kind == "ok"} & late == set()
     assert (await outcomes(orders.dsn))["lease_expired"] >= len(late)
+
+
+async def test_a_worker_that_holds_its_leases_for_renewed_is_refused_by_the_fence(orders: Orders) -> None:
+    jobs = await fleets.enqueue(orders.dsn, SYMBOLS, M1, START, END, bars=60)
+    slow = {"synthetic": {"seed": SEED, "latency_s": 3.0}}
+    with fleet(replace(orders, lease_s=1.0)) as workers:
+        workers.start("zombie", is_deluded=True, providers=slow)
+
+        async def has_leases() -> bool:
+            return len(await leases(orders.dsn, "zombie")) == 4
+
+        await until(has_leases)
+        workers.start("sound")
+        await until_done(orders.dsn, jobs)
+        assert workers.drain("zombie") == 0
+        events = workers.history()
+    await require_kept(orders.dsn, events, await synthetic(SEED, SYMBOLS, M1, START, END))
+    assert {event.process for event in events} == {"sound"}
+    assert (await outcomes(orders.dsn))["lease_expired"] >= 4
 
 
 async def freeze(workers: Fleet, name: str) -> set[str]:
@@ -143,7 +150,7 @@ async def leases(dsn: str, name: str) -> set[str]:
 async def test_two_clusters_on_one_database_do_each_job_once_within_the_limits_of_both(
     orders: Orders, rng: random.Random
 ) -> None:
-    jobs = await enqueue(orders.dsn, bars=20)
+    jobs = await fleets.enqueue(orders.dsn, SYMBOLS, M1, START, END, bars=20)
     most = 0
 
     async def done() -> bool:
