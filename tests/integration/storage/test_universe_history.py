@@ -17,6 +17,7 @@ from cluster.market.symbols import Instrument
 from cluster.storage import universe
 from cluster.storage.audit import Author
 from cluster.storage.database import Database
+from jobs import history
 from tests.integration.storage.test_contract_statements import ADD_SYMBOL
 
 pytestmark = pytest.mark.postgres
@@ -198,3 +199,11 @@ async def audited(database: Database) -> list[Any]:
     """Every entry of the audit log, oldest first."""
     rows: list[Any] = await database.pool.fetch("SELECT * FROM audit_log ORDER BY id")
     return rows
+
+
+async def test_training_as_of_a_time_takes_the_symbols_that_were_active_then(database: Database) -> None:
+    await universe.upsert(database, [AAPL, replace(AAPL, symbol="FAILED")])
+    before = await now(database)
+    await database.pool.execute("DELETE FROM symbol_universe WHERE symbol = 'FAILED'")
+    assert await history.chosen(database, [], before) == ["AAPL", "FAILED"]
+    assert await history.chosen(database, []) == ["AAPL"]
