@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
+from datetime import datetime
 from typing import Literal, Protocol
 
 from cluster import logs, metrics
@@ -72,20 +73,20 @@ class Collector:
     async def _follow(self, cadence: Cadence) -> None:
         before = -2
         while not self._ending.is_set():
-            phase_s = cadence.phase_s(await self._graces_s(cadence))
+            phase_s = cadence.phase_s(await self._sweeper.graces_s(cadence.interval))
             number = cadence.number(self._clock.now(), phase_s)
+            next_at = cadence.moment(number + 1, phase_s)
             if before - 1 <= number <= before:  # it may have moved by a provider that came or went
-                wait_s = (cadence.moment(number + 1, phase_s) - self._clock.now()).total_seconds()
-                await self._wait(min(wait_s, _LONGEST_WAIT_S))
+                await self._wait_for(next_at, _LONGEST_WAIT_S)
                 continue
-            outcome = await self._look(cadence, number, phase_s)
+            outcome = await self._look(cadence, number, next_at)
             if outcome is None:
-                await self._wait(_AGAIN_S)
+                await self._wait_for(next_at, _AGAIN_S)
                 continue
             before = number
             metrics.collection_sweeps_total.labels(cadence.tier, str(cadence.interval), outcome).inc()
 
-    async def _look(self, cadence: Cadence, number: int, phase_s: float) -> Outcome | None:
+    async def _look(self, cadence: Cadence, number: int, next_at: datetime) -> Outcome | None:
         """How look `number` ended; `None` while another is at it."""
         claim: Claim = await self._claims.claim(cadence, number) if self._claims else "ours"
         if claim == "theirs":
@@ -93,7 +94,7 @@ class Collector:
         if claim == "done" or (claim == "unknown" and not self._locally):
             return "elsewhere" if claim == "done" else "failed"
         try:
-            sweep = await self._sweeper.sweep(cadence, cadence.moment(number + 1, phase_s))
+            sweep = await self._sweeper.sweep(cadence, next_at)
             await self._record(sweep)
         except Exception as error:  # the database may come back; what was not collected is collected then
             log.warning(
@@ -109,10 +110,9 @@ class Collector:
         )  # fmt: skip
         return "alone" if claim == "unknown" else "done"
 
-    async def _graces_s(self, cadence: Cadence) -> list[float]:
-        return await self._sweeper.graces_s(cadence.interval)
-
-    async def _wait(self, seconds: float) -> None:
+    async def _wait_for(self, moment: datetime, longest_s: float) -> None:
+        """Until `moment`, or `longest_s`, or the end."""
+        wait_s = (moment - self._clock.now()).total_seconds()
         with suppress(TimeoutError):
-            async with asyncio.timeout(max(0.0, seconds)):
+            async with asyncio.timeout(max(0.0, min(wait_s, longest_s))):
                 await self._ending.wait()

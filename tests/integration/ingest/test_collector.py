@@ -1,0 +1,201 @@
+"""Collectors of two clusters on one database, over a real Valkey."""
+
+from __future__ import annotations
+
+import asyncio
+import uuid
+from collections import Counter
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime, timedelta
+from functools import partial
+
+import pytest
+from redis.asyncio import Redis
+
+from cluster import metrics
+from cluster.clock import SystemClock
+from cluster.errors import StorageError
+from cluster.ingest.cadence import Cadence
+from cluster.ingest.claims import Claims, scope_of
+from cluster.ingest.collector import Collector
+from cluster.ingest.sweep import Sweeper
+from cluster.market.intervals import Interval
+from cluster.storage import sweeps
+from cluster.storage.database import Database
+from cluster.storage.sweeps import Sweep
+from tests.integration.ingest.market import Named, sweeper, watch
+
+pytestmark = [pytest.mark.postgres, pytest.mark.valkey]
+
+EACH_SECOND = Cadence("T1", Interval.M1, 1.0)
+NOWHERE = "redis://127.0.0.1:1"
+
+
+@pytest.fixture
+async def redis(valkey_url: str) -> AsyncIterator[Redis]:
+    client = Redis.from_url(valkey_url)
+    yield client
+    await client.aclose()
+
+
+def a_scope() -> str:
+    return uuid.uuid4().hex
+
+
+def counted(outcome: str) -> float:
+    labels = {"tier": "T1", "interval": "1m", "outcome": outcome}
+    return metrics.REGISTRY.get_sample_value("collection_sweeps_total", labels) or 0.0
+
+
+class Recorded:
+    """What the looks of several collectors came to."""
+
+    def __init__(self) -> None:
+        self.sweeps: list[Sweep] = []
+
+    async def __call__(self, sweep: Sweep) -> None:
+        self.sweeps.append(sweep)
+
+    async def until(self, count: int) -> None:
+        async with asyncio.timeout(60):
+            while len(self.sweeps) < count:  # noqa: ASYNC110 - what is waited for is time
+                await asyncio.sleep(0.02)
+
+    def numbers(self) -> Counter[int]:
+        return Counter(EACH_SECOND.number(each.next_run_at, 0.5) for each in self.sweeps)
+
+
+@asynccontextmanager
+async def running(*collectors: Collector) -> AsyncIterator[None]:
+    lives = [asyncio.create_task(each.run()) for each in collectors]
+    try:
+        yield
+    finally:
+        for each in collectors:
+            each.end()
+        await asyncio.wait_for(asyncio.gather(*lives), 30)
+
+
+async def test_two_clusters_on_one_database_do_each_look_once(database: Database, redis: Redis) -> None:
+    await watch(database, "SYN0001")
+    clock, scope, record = SystemClock(), a_scope(), Recorded()
+    elsewhere = counted("elsewhere")
+    two = [
+        Collector(
+            sweeper(database, clock, Named("a", clock)), record, [EACH_SECOND], clock, Claims(redis, scope)
+        )
+        for _ in range(2)
+    ]
+    async with running(*two):
+        await record.until(4)
+    assert set(record.numbers().values()) == {1}
+    assert counted("elsewhere") > elsewhere
+
+
+async def test_without_redis_everybody_looks_unless_that_is_forbidden(database: Database) -> None:
+    clock, record = SystemClock(), Recorded()
+    away = Redis.from_url(NOWHERE)
+    alone, failed = counted("alone"), counted("failed")
+    make = partial(Collector, sweeper(database, clock), record, [EACH_SECOND], clock, Claims(away, a_scope()))
+    async with running(make()):
+        await record.until(2)
+    assert counted("alone") - alone >= 2
+    async with running(make(locally=False)):
+        async with asyncio.timeout(60):
+            while counted("failed") == failed:  # noqa: ASYNC110
+                await asyncio.sleep(0.02)
+        assert counted("alone") - alone == len(record.sweeps)
+    await away.aclose()
+
+
+async def test_a_look_whose_collector_died_is_done_by_another_when_its_claim_ends(redis: Redis) -> None:
+    scope, cadence = a_scope(), Cadence("T1", Interval.M1, 0.2)
+    dead, heir = Claims(redis, scope), Claims(redis, scope)
+    assert await dead.claim(cadence, 7) == "ours"
+    assert await heir.claim(cadence, 7) == "theirs"
+    async with asyncio.timeout(30):
+        while await heir.claim(cadence, 7) != "ours":  # noqa: ASYNC110 - the claim ends in Valkey
+            await asyncio.sleep(0.02)
+    await heir.done(cadence, 7)
+    assert await dead.claim(cadence, 7) == "done"
+    assert await dead.claim(cadence, 8) == "ours"
+
+
+async def test_other_databases_tiers_and_shards_have_looks_of_their_own(
+    database: Database, database_url: str, redis: Redis
+) -> None:
+    other = await Database.open(database_url)
+    scopes = [
+        await scope_of(database, 0, 1),
+        await scope_of(database, 0, 2),
+        await scope_of(database, 1, 2),
+        await scope_of(other, 0, 1),
+    ]
+    await other.close()
+    assert len(set(scopes)) == 4
+    assert await scope_of(database, 0, 1) == scopes[0]
+    prefix, number = a_scope(), int(datetime.now(UTC).timestamp())
+    for scope in scopes:
+        for cadence in (Cadence("T0", Interval.M1, 60.0), Cadence("T1", Interval.M1, 60.0)):
+            assert await Claims(redis, prefix + scope).claim(cadence, number) == "ours"
+
+
+async def test_the_name_of_a_database_is_told_to_an_ordinary_user(database: Database) -> None:
+    role = f"reader_{uuid.uuid4().hex[:8]}"
+    async with database.pool.acquire() as connection:
+        await connection.execute(f"CREATE ROLE {role}")
+        try:
+            await connection.execute(f"SET ROLE {role}")
+            assert await connection.fetchval("SELECT system_identifier FROM pg_control_system()") > 0
+        finally:
+            await connection.execute("RESET ROLE")
+            await connection.execute(f"DROP ROLE {role}")
+
+
+class Broken(Sweeper):
+    """A database that is away for the first look."""
+
+    looks = 0
+
+    async def sweep(self, cadence: Cadence, until: datetime) -> Sweep:
+        self.looks += 1
+        if self.looks == 1:
+            raise StorageError("away")
+        return await super().sweep(cadence, until)
+
+
+async def test_a_look_that_fails_is_followed_by_the_next(database: Database) -> None:
+    clock, record = SystemClock(), Recorded()
+    failed = counted("failed")
+    async with running(Collector(Broken(database, {}, clock), record, [EACH_SECOND], clock)):
+        await record.until(1)
+    assert counted("failed") - failed == 1
+
+
+async def test_the_last_look_is_kept_and_its_lag_grows_while_none_follows(database: Database) -> None:
+    await watch(database, "SYN0001")
+    clock = SystemClock()
+    record = partial(sweeps.record, database)
+    one = Collector(sweeper(database, clock, Named("a", clock)), record, [EACH_SECOND], clock)
+    async with running(one):
+        async with asyncio.timeout(60):
+            while not await sweeps.last(database):  # noqa: ASYNC110 - it comes from the database
+                await asyncio.sleep(0.02)
+    (last,) = await sweeps.last(database)
+    assert (last.tier, last.interval, last.shard, last.symbols, last.failed) == ("T1", Interval.M1, 0, 1, 0)
+    assert last.lag_s(2.0, last.next_run_at) == 2.0
+    assert last.lag_s(2.0, last.next_run_at + timedelta(seconds=90)) == 92.0
+    assert last.lag_s(None, last.next_run_at + timedelta(seconds=90)) == 90.0
+    assert last.lag_s(None, last.next_run_at) is None
+
+
+async def test_what_is_no_more_collected_is_forgotten(database: Database) -> None:
+    moment = datetime(2025, 10, 8, tzinfo=UTC)
+    for tier, shard in (("T0", 0), ("T1", 0), ("T1", 1), ("T1", 2)):
+        await sweeps.record(
+            database,
+            Sweep(tier, Interval.M1, shard, 60.0, 0.5, moment, moment, moment, 1, 0, 0, 0, 1, 0.5, 0.5),  # type: ignore[arg-type]
+        )
+    await sweeps.forget_others(database, 0, 2, [("T1", Interval.M1)])
+    assert [(each.tier, each.shard) for each in await sweeps.last(database)] == [("T1", 0), ("T1", 1)]
