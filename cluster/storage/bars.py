@@ -42,6 +42,7 @@ _LOCK_CLASS = 0x62617273  # "bars"
 _LOCK_STRIPES = 256  # bounds the locks a writer holds; two symbols of one stripe only wait for each other
 _LOCK = "SELECT pg_advisory_xact_lock($1, stripe) FROM unnest($2::int[]) AS stripe"
 _PARTITIONS = "SELECT ensure_candle_partition($1, moment) FROM unnest($2::timestamptz[]) AS moment"
+_HOLD = "SELECT hold_chunks($1, $2)"
 _IN_COLUMNSTORE = "SELECT in_columnstore($1, $2, $3)"
 _STAGE = "CREATE TEMP TABLE staged_bars ON COMMIT DROP AS SELECT {columns} FROM {table} WITH NO DATA"
 _REVISE = """
@@ -204,6 +205,15 @@ async def _lock(connection: Connection, parts: Sequence[Batch]) -> None:
     keys = (f"{part.interval} {symbol}" for part in parts for symbol in part.symbols)
     stripes = {crc32(key.encode()) % _LOCK_STRIPES for key in keys}
     await connection.execute(_LOCK, _LOCK_CLASS, sorted(stripes))
+    for part in parts:
+        await connection.execute(_HOLD, part.interval, _chunks(part))
+
+
+def _chunks(batch: Batch) -> list[int]:
+    """Numbers of the chunks of time that hold the batch, as TimescaleDB cuts it."""
+    days = 365 if batch.interval.is_daily else 7
+    numbers: list[int] = np.unique(batch.columns["ts"] // (days * 86_400_000_000)).tolist()
+    return numbers
 
 
 async def _write(connection: Connection, batch: Batch) -> WriteResult:
@@ -222,6 +232,8 @@ async def _write(connection: Connection, batch: Batch) -> WriteResult:
             f"another program wrote the same bars: {error.detail} Write them again."
         ) from error
     inserted, revised = len(verdict.new), len(verdict.revised)
+    if inserted or revised:
+        await _verify_compressed(connection, batch, spans, len(stored["ts"]) + inserted)
     touched = batch.columns["symbol"][np.concatenate([verdict.new, verdict.revised])]
     counts = zip(*np.unique(touched, return_counts=True), strict=True)
     changed = {(batch.interval, batch.symbols[symbol]): int(count) for symbol, count in counts}

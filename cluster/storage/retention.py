@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
 
+import asyncpg
+
 from cluster.market.intervals import Interval
 from cluster.storage import rollups
 from cluster.storage.database import Connection, Database
@@ -20,7 +22,8 @@ WHERE inhparent = 'candles_intraday_1m'::regclass AND part.ends <= $1
 ORDER BY ends
 """
 _CHUNKS_UNTIL = """
-SELECT format('%I.%I', chunk_schema, chunk_name) AS name, range_end AS ends
+SELECT format('%I.%I', chunk_schema, chunk_name) AS name, hypertable_name AS parent, range_start AS starts,
+       range_end AS ends
 FROM timescaledb_information.chunks
 WHERE hypertable_schema = current_schema() AND hypertable_name = ANY($1::text[]) AND range_end <= $2
 ORDER BY ends
@@ -58,16 +61,18 @@ async def drop_minutes(database: Database, before: datetime) -> list[str]:
     dropped = []
     for name, ends in parts:
         async with database.transaction() as connection:
-            if await _drop(connection, name, ends):
+            if await _drop(connection, name, ends, timescale=timescale):
                 dropped.append(name)
     return dropped
 
 
-async def _drop(connection: Connection, name: str, ends: datetime) -> bool:
+async def _drop(connection: Connection, name: str, ends: datetime, *, timescale: bool) -> bool:
     await connection.execute("SET LOCAL lock_timeout = '5s'")
     # A chunk has minutes or longer bars, never both.
     if await connection.fetchval(_INTERVAL.format(part=name)) not in (Interval.M1, None):
         return False
+    if not timescale:  # first the parent, as readers do
+        await connection.execute("LOCK TABLE ONLY candles_intraday_1m IN ACCESS EXCLUSIVE MODE")
     await connection.execute(f"LOCK TABLE {name} IN ACCESS EXCLUSIVE MODE")
     kept = await rollups.state(connection)
     if kept.rolled_until < ends or await connection.fetchval(_CHANGED, ends):
@@ -86,13 +91,21 @@ async def compress(database: Database, before: datetime) -> list[str]:
         return []
     done: list[str] = []
     async with database.connection() as connection:
-        rows = await connection.fetch(_CHUNKS_UNTIL, ["candles_intraday", "candles_daily"], before)
-        for row in rows:
-            status = await connection.fetchval(_STATUS, row["name"])
-            if ("COMPRESSED" not in status or "PARTIAL" in status) and len(done) < _CHUNKS:
-                await connection.execute("SELECT compress_chunk($1::text::regclass)", row["name"])
-                done.append(row["name"])
+        chunks = await connection.fetch(_CHUNKS_UNTIL, ["candles_intraday", "candles_daily"], before)
+        for chunk in chunks:
+            if len(done) < _CHUNKS and await _compress(connection, chunk):
+                done.append(chunk["name"])
     return done
+
+
+async def _compress(connection: Connection, chunk: asyncpg.Record) -> bool:
+    status = await connection.fetchval(_STATUS, chunk["name"])
+    if "COMPRESSED" in status and "PARTIAL" not in status:
+        return False
+    async with connection.transaction():
+        await connection.execute("SELECT hold_chunk_alone($1, $2)", chunk["parent"], chunk["starts"])
+        await connection.execute("SELECT compress_chunk($1::text::regclass)", chunk["name"])
+    return True
 
 
 async def prune_jobs(database: Database, before: datetime) -> int:

@@ -67,7 +67,12 @@ _MARK = "UPDATE rollup_state SET marked_until = greatest(marked_until, $1)"
 _ROLLED = "UPDATE rollup_state SET rolled_until = greatest(rolled_until, $1)"
 _OLDEST_CHUNK = """
 SELECT min(range_start) FROM timescaledb_information.chunks
-WHERE hypertable_schema = current_schema() AND hypertable_name = 'candles_intraday'
+WHERE (hypertable_schema, hypertable_name) IN (
+    SELECT current_schema(), 'candles_intraday'
+    UNION ALL
+    SELECT materialization_hypertable_schema, materialization_hypertable_name
+    FROM timescaledb_information.continuous_aggregates WHERE view_schema = current_schema()
+)
 """
 _REFRESH = """
 CALL refresh_continuous_aggregate('{view}', timestamptz '{first}', timestamptz '{past}', force => {force})

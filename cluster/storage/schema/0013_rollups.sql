@@ -122,7 +122,14 @@ CREATE VIEW candles_1h AS
 -- 'native' or 'timescale'.
 CREATE FUNCTION candle_storage() RETURNS text LANGUAGE sql IMMUTABLE AS $$ SELECT 'native' $$;
 
--- Whether bars of [first, last] are in compressed chunks, which native storage does not have.
+-- What TimescaleDB needs of a writer, which native storage does not.
+--
+-- Hold, to the end of the transaction, the chunks with these numbers (weeks since 1970, 365 days for 1d) back
+-- from being compressed: a writer who has read a chunk and one who compresses it would wait for each other.
+CREATE FUNCTION hold_chunks(bar_interval text, numbers integer[]) RETURNS void
+LANGUAGE sql IMMUTABLE AS $$ SELECT NULL::void $$;
+
+-- Whether bars of [first, last] are in compressed chunks.
 CREATE FUNCTION in_columnstore(bar_interval text, first timestamptz, last timestamptz) RETURNS boolean
 LANGUAGE sql IMMUTABLE AS $$ SELECT false $$;
 

@@ -97,6 +97,22 @@ LANGUAGE sql IMMUTABLE AS $$ SELECT NULL::void $$;
 
 CREATE OR REPLACE FUNCTION candle_storage() RETURNS text LANGUAGE sql IMMUTABLE AS $$ SELECT 'timescale' $$;
 
+-- "hold"; the sign keeps daily chunks apart from the others.
+CREATE OR REPLACE FUNCTION hold_chunks(bar_interval text, numbers integer[]) RETURNS void
+LANGUAGE sql VOLATILE AS $$
+    SELECT pg_advisory_xact_lock_shared(1752132708, CASE bar_interval WHEN '1d' THEN -1 - number ELSE number END)
+    FROM unnest(numbers) AS number
+$$;
+
+-- The same, alone: for who compresses a chunk that begins at `starts`.
+CREATE FUNCTION hold_chunk_alone(hypertable text, starts timestamptz) RETURNS void
+LANGUAGE sql VOLATILE AS $$
+    SELECT pg_advisory_xact_lock(1752132708, CASE hypertable
+        WHEN 'candles_daily' THEN -1 - floor(extract(epoch FROM starts) / 86400 / 365)::integer
+        ELSE floor(extract(epoch FROM starts) / 86400 / 7)::integer
+    END)
+$$;
+
 CREATE OR REPLACE FUNCTION in_columnstore(bar_interval text, first timestamptz, last timestamptz)
 RETURNS boolean LANGUAGE sql STABLE AS $$
     SELECT EXISTS (
