@@ -10,17 +10,15 @@ from typing import Any, TypeVar
 import pyarrow as pa
 import ray
 from ray.exceptions import RayError, RayTaskError
-from redis.asyncio import Redis
 
-from cluster.clock import SystemClock
 from cluster.errors import FinSightError, NotRunning, ProviderDown
 from cluster.market.adjustments import CorporateAction
 from cluster.market.intervals import Interval
 from cluster.market.symbols import Instrument
 from cluster.providers import plans, registry
-from cluster.providers.gateway import Gateway, GatewayPolicy
+from cluster.providers.gateway import GatewayPolicy
 from cluster.providers.protocol import Many, Quote
-from cluster.providers.shared_budget import SharedBudget
+from cluster.providers.renewable import RenewableGateway
 from cluster.providers.stats import ProviderStats, Standing
 
 NAMESPACE = "finsight"
@@ -43,42 +41,55 @@ class GatewayActor:
         policy: GatewayPolicy,
         shared_budget_url: str | None = None,
     ) -> None:
-        clock, shared = SystemClock(), None
-        if shared_budget_url:
-            redis, scope = Redis.from_url(shared_budget_url), plans.scope(provider, options)
-            shared = SharedBudget(redis, scope, policy.budget, clock)
-        self._gateway = Gateway(registry.create(provider, options), clock, policy, shared)
+        self._gateway = RenewableGateway(provider, options, policy, shared_budget_url)
+
+    async def reload(
+        self, options: Mapping[str, object], policy: GatewayPolicy, shared_budget_url: str | None = None
+    ) -> None:
+        """See `RenewableGateway.renew`."""
+        await self._gateway.renew(options, policy, shared_budget_url)
+
+    async def drain(self, grace_s: float = 30.0) -> None:
+        """See `RenewableGateway.drain`."""
+        await self._gateway.drain(grace_s)
 
     async def fetch(self, symbol: str, interval: Interval, start: datetime, end: datetime) -> pa.Table:
         """See `Gateway.fetch`."""
-        return await self._gateway.fetch(symbol, interval, start, end)
+        async with self._gateway.use() as gateway:
+            return await gateway.fetch(symbol, interval, start, end)
 
     async def fetch_many(
         self, symbols: Sequence[str], interval: Interval, start: datetime, end: datetime, within_s: float
     ) -> Many:
         """See `Gateway.fetch_many`."""
-        return await self._gateway.fetch_many(symbols, interval, start, end, within_s)
+        async with self._gateway.use() as gateway:
+            return await gateway.fetch_many(symbols, interval, start, end, within_s)
 
     async def quote(self, symbol: str) -> Quote:
         """See `Gateway.quote`."""
-        return await self._gateway.quote(symbol)
+        async with self._gateway.use() as gateway:
+            return await gateway.quote(symbol)
 
     async def actions(self, symbol: str, start: datetime, end: datetime) -> list[CorporateAction]:
         """See `Gateway.actions`."""
-        return await self._gateway.actions(symbol, start, end)
+        async with self._gateway.use() as gateway:
+            return await gateway.actions(symbol, start, end)
 
     async def instruments(self) -> list[Instrument]:
         """See `Gateway.instruments`."""
-        return await self._gateway.instruments()
+        async with self._gateway.use() as gateway:
+            return await gateway.instruments()
 
     async def stats(self) -> ProviderStats:
         """See `Gateway.stats`."""
-        await self._gateway.refresh()
-        return self._gateway.stats()
+        async with self._gateway.use() as gateway:
+            await gateway.refresh()
+            return gateway.stats()
 
     async def standing(self) -> Standing:
         """See `Gateway.standing`."""
-        return await self._gateway.standing()
+        async with self._gateway.use() as gateway:
+            return await gateway.standing()
 
 
 def start(
