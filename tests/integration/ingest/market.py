@@ -17,7 +17,7 @@ from cluster.market import bars
 from cluster.market.intervals import Interval
 from cluster.market.symbols import Instrument, Tier
 from cluster.providers.gateway import Gateway, GatewayPolicy
-from cluster.providers.protocol import Capabilities, Many
+from cluster.providers.protocol import BarProvider, Capabilities, Many
 from cluster.providers.synthetic import SyntheticProvider
 from cluster.storage import bars as stored_bars
 from cluster.storage import universe
