@@ -20,20 +20,26 @@ from cluster.backfill.verdict import GiveUp, Retry, Snooze, explain, verdict
 from cluster.clock import Clock
 from cluster.errors import (
     InputError,
+    Interrupted,
     InvalidSymbol,
     LeaseLost,
     Malformed,
     NotEntitled,
+    OutOfHorizon,
     ProviderDown,
+    ProviderError,
     RateLimited,
+    Refused,
 )
 from cluster.market import bars, gaps
 from cluster.market.instants import Instants, to_instant
 from cluster.market.intervals import Interval
 from cluster.providers.protocol import BarSource
 from cluster.redaction import redact
+from cluster.storage import backfill_progress
 from cluster.storage.backfill_merge import Span
 from cluster.storage.backfill_records import JobState, Lease
+from cluster.storage.bars import write
 from cluster.storage.known_gaps import Cause, Hole
 
 log = logs.get(__name__)
@@ -112,7 +118,11 @@ class Worker:
             return "lease_lost"
 
     async def _fill(self, lease: Lease) -> Result:
-        provider, table = await self._fetch(lease)
+        try:
+            provider, table = await self._fetch(lease)
+        except Interrupted as part:
+            await self._keep(lease, part)
+            raise part.cause from part
         checked = bars.validate(table, self._clock.now())
         holes = await self._holes(lease, checked)
         rows = await self._commits.store(Filled(lease, provider, checked.good, holes))
@@ -123,6 +133,17 @@ class Worker:
         )  # fmt: skip
         return "done"
 
+    async def _keep(self, lease: Lease, part: Interrupted) -> None:
+        """Store what was answered before the provider broke off, so that the next attempt begins after it."""
+        _require_only(part.bars, lease)
+        checked = bars.validate(bars.between(part.bars, lease.start, lease.end), self._clock.now())
+        async with self._jobs.fenced_many([lease]) as (connection, held):
+            if lease.id not in held:
+                raise LeaseLost(f"the lease of job {lease.id} has ended")
+            written = await write(connection, checked.good)
+            await backfill_progress.advance(connection, lease, part.until)
+        log.info("job_advanced", job=lease.id, until=part.until.isoformat(), inserted=written.inserted)
+
     async def _fetch(self, lease: Lease) -> tuple[str, pa.Table]:
         if lease.provider is None and self._route is not None:
             return await self._route(lease, partial(self._ask, lease=lease))
@@ -130,7 +151,7 @@ class Worker:
         for name, source in self._candidates(lease):
             try:
                 return name, await self._ask(source, lease)
-            except (NotEntitled, InvalidSymbol, InputError) as refusal:
+            except (NotEntitled, InvalidSymbol, OutOfHorizon, InputError) as refusal:
                 refusals.append(f"{name}: {refusal}")
         raise NotEntitled(f"no provider gives {lease.interval} bars of {lease.symbol}: {'; '.join(refusals)}")
 
@@ -152,11 +173,16 @@ class Worker:
                 table = await source.fetch(lease.symbol, lease.interval, lease.start, lease.end)
         except TimeoutError as error:
             raise ProviderDown(f"no answer within {self._fetch_timeout_s:g} s") from error
-        except RateLimited as error:
-            await self._jobs.pause(name, error.retry_at, explain(error))
+        except ProviderError as error:
+            await self._pause(name, error.cause if isinstance(error, Interrupted) else error)
             raise
         _require_only(table, lease)
         return bars.between(table, lease.start, lease.end)
+
+    async def _pause(self, provider: str, error: ProviderError) -> None:
+        """Have all jobs leave alone a provider that said when to come back."""
+        if isinstance(error, RateLimited | Refused) and error.retry_at is not None:
+            await self._jobs.pause(provider, error.retry_at, explain(error))
 
     async def _holes(self, lease: Lease, checked: bars.Validated) -> list[Hole]:
         end = settled_end(lease.end, lease.interval, self._clock.now(), self._grace_s)

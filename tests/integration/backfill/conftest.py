@@ -13,8 +13,8 @@ from tests.conftest import execute
 
 _NAME = "backfill_tests"
 _EMPTY = """
-TRUNCATE backfill_jobs, backfill_attempts, known_gaps, symbol_universe, candles_daily, candles_intraday,
-         gaps, gap_watermarks, calendar_overrides, effect
+TRUNCATE backfill_jobs, backfill_attempts, backfill_pauses, known_gaps, symbol_universe,
+         candles_daily, candles_intraday, gaps, gap_watermarks, calendar_overrides, effect
 """
 
 
