@@ -15,6 +15,7 @@ from ray.exceptions import GetTimeoutError, RayError, RayTaskError
 from cluster import logs
 from cluster.backfill import actor as backfill
 from cluster.backfill.actor import WorkerOptions
+from cluster.backfill.scaling import Bounds
 from cluster.duties import actor as duties
 from cluster.duties.actor import DutyOptions
 from cluster.errors import NotRunning
@@ -25,6 +26,7 @@ from cluster.providers import check, gateway_actor, plans
 from cluster.providers.gateway import GatewayPolicy
 from cluster.redaction import redact
 from cluster.settings import Settings
+from cluster.storage.upkeep import Keeping
 
 log = logs.get(__name__)
 
@@ -194,8 +196,10 @@ def worker_options(settings: Settings) -> WorkerOptions:
         providers=tuple(settings.active_providers),
         source_rule=settings.source_rule,
         limits=settings.backfill_limits,
+        provider_limits=settings.backfill_provider_limits,
         batch=settings.backfill_batch_size,
-        concurrency=settings.backfill_batch_size,
+        concurrency=4 * settings.backfill_batch_size,
+        listens=settings.backfill_notify,
         lease_s=settings.backfill_lease_s,
         log_level=settings.log_level,
     )
@@ -227,15 +231,23 @@ def duty_options(settings: Settings) -> DutyOptions:
         database_url=settings.require_database_url(),
         log_level=settings.log_level,
         providers=tuple(settings.active_providers),
+        workers=(workers := worker_options(settings)),
+        worker_bounds=Bounds.of(
+            settings.backfill_workers,
+            settings.backfill_workers_max,
+            workers.concurrency,
+            list(settings.backfill_limits.values()),
+        ),
+        keeping=Keeping(settings.minute_retention_days, settings.compress_after_days),
+        history_s=settings.backfill_history_days * 86_400,
     )
 
 
-def drain_workers(settings: Settings, grace_s: float) -> None:
+def drain_workers(grace_s: float) -> None:
     """Have workers and collectors on the connected Ray finish what they do, for at most `grace_s`.
 
     A worker gives back the jobs that are not over by then.
     """
-    workers = backfill.running(range(settings.backfill_workers))
-    collectors = sorted(name for name in _running(NAMESPACE) if name.startswith("collector:"))
-    workers += [_handle(name, NAMESPACE) for name in collectors]
+    working = sorted(name for name in _running(NAMESPACE) if name.startswith(("backfill:", "collector:")))
+    workers = [_handle(name, NAMESPACE) for name in working]
     asyncio.run(backfill.drain(workers, grace_s, timeout_s=grace_s + 5))

@@ -44,7 +44,8 @@ NEEDS_KEY = frozenset({"finnhub", "alpha_vantage"})
 """Providers that answer nothing without one."""
 NEEDS_RESTART = frozenset(
     {
-        "home", "profile", "database_url", "redis_url", "mlflow_tracking_uri", "ray_address", "host",
+        "home", "profile", "timescale", "database_url", "redis_url", "mlflow_tracking_uri", "ray_address",
+        "host",
         "port_offset", "api_port", "dashboard_port", "mlflow_port", "metrics_port", "postgres_port",
         "redis_port", "ray_port", "object_store_bytes", "model_name", "model_dir", "model_poll_s",
     }
@@ -85,6 +86,17 @@ class Settings(BaseModel):
 
     database_url: str | None = _setting(
         "DATABASE_URL", None, "PostgreSQL DSN; unset: the embedded PostgreSQL under the home folder."
+    )
+    timescale: Literal["auto", "convert", "off"] = _setting(
+        "TIMESCALE", "auto",
+        "TimescaleDB, where the server has it: `auto` uses it for a database without bars, `convert` also "
+        "moves the bars that are there, `off` leaves it.",
+    )  # fmt: skip
+    minute_retention_days: int = _setting(
+        "MINUTE_RETENTION_DAYS", 365, "How long bars of 1m are kept at least, in days; others stay.", ge=2
+    )
+    compress_after_days: int = _setting(
+        "COMPRESS_AFTER_DAYS", 14, "Age in days from which TimescaleDB compresses bars.", ge=1
     )
     redis_url: str | None = _setting("REDIS_URL", None, "Redis URL; unset: the embedded Valkey.")
     mlflow_tracking_uri: str | None = _setting(
@@ -202,7 +214,18 @@ class Settings(BaseModel):
     backfill_lease_s: float = _setting(
         "BACKFILL_LEASE_S", 60.0, "Length of a lease without a heartbeat.", gt=0
     )
-    backfill_workers: int = _setting("BACKFILL_WORKERS", 1, "Backfill worker actors.", ge=0)
+    backfill_workers: int = _setting("BACKFILL_WORKERS", 1, "Fewest backfill worker actors.", ge=0)
+    backfill_workers_max: int = _setting(
+        "BACKFILL_WORKERS_MAX", 2, "Most backfill worker actors, when the queue is long or old.",
+        ge=0,
+    )  # fmt: skip
+    backfill_notify: bool = _setting(
+        "BACKFILL_NOTIFY", default=True,
+        description="Whether workers listen for new jobs; off behind a pooler that shares sessions.",
+    )  # fmt: skip
+    backfill_history_days: float = _setting(
+        "BACKFILL_HISTORY_DAYS", 30.0, "How long finished backfill jobs are kept, in days.", gt=0
+    )
     backfill_max_concurrency_t0: int = _setting("BACKFILL_MAX_CONCURRENCY_T0", 8, "Running jobs of T0.", gt=0)
     backfill_max_concurrency_t1: int = _setting("BACKFILL_MAX_CONCURRENCY_T1", 4, "Running jobs of T1.", gt=0)
     backfill_max_concurrency_t2: int = _setting("BACKFILL_MAX_CONCURRENCY_T2", 4, "Running jobs of T2.", gt=0)
@@ -261,6 +284,18 @@ class Settings(BaseModel):
             "T2": self.backfill_max_concurrency_t2,
             "T3": self.backfill_max_concurrency_t3,
         }
+
+    @property
+    def backfill_provider_limits(self) -> dict[str, int]:
+        """Most running jobs of those providers that have the option `max_jobs`, over the whole fleet.
+
+        ConfigError when one is no positive whole number.
+        """
+        found = {name: each["max_jobs"] for name, each in self.providers.items() if "max_jobs" in each}
+        for name, most in found.items():
+            if not isinstance(most, int) or isinstance(most, bool) or most < 1:
+                raise ConfigError(f"options of provider {name!r}: max_jobs = {most!r} is no positive number.")
+        return found
 
     def provider_options(self, name: str) -> dict[str, Any]:
         """What provider `name` is made with: its options, and its key unless they have one."""

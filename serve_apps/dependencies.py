@@ -19,9 +19,10 @@ from serve_apps.services import Services
 
 State = Literal["connected", "degraded", "down"]
 Finding = tuple[State, str | None]
-"""State, and why it is not `connected`."""
+"""State, and why it is not `connected`, or what it is."""
 
 _TIMEOUT_S = 2.0
+_TIMESCALE = "SELECT extversion FROM pg_extension WHERE extname = 'timescaledb'"
 
 _BREAKER: dict[str, State] = {"CLOSED": "connected", "HALF_OPEN": "degraded", "OPEN": "down"}
 
@@ -59,8 +60,8 @@ class Checks:
     async def _postgres(self) -> Finding:
         database = await self._services.database()
         async with database.connection() as connection:
-            await connection.execute("SELECT 1")
-        return "connected", None
+            version = await connection.fetchval(_TIMESCALE)
+        return "connected", f"TimescaleDB {version}" if version else None
 
     async def _redis(self) -> Finding:
         async with redis.asyncio.from_url(self._services.settings.require_redis_url()) as client:

@@ -248,7 +248,7 @@ class Dependency(BaseModel):
     state: Literal["connected", "degraded", "down"]
     latency_ms: float = Field(description="Of the check itself.")
     required: bool = Field(description="Whether the whole service counts as unhealthy without it.")
-    detail: str | None = Field(None, description="Why it is not connected.")
+    detail: str | None = Field(None, description="Why it is not connected, or what there is to know of it.")
 
 
 class DetailedHealth(Health):

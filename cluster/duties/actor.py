@@ -16,6 +16,10 @@ import ray
 from ray.actor import ActorHandle
 
 from cluster import logs
+from cluster.backfill.actor import WorkerOptions
+from cluster.backfill.scaling import Bounds
+from cluster.backfill.workforce import PERIOD_S as WORKFORCE_PERIOD_S
+from cluster.backfill.workforce import Workforce
 from cluster.clock import SystemClock
 from cluster.duties import corporate_actions
 from cluster.duties.duty import Duty
@@ -23,7 +27,9 @@ from cluster.duties.loop import Duties, DutyStats
 from cluster.errors import StorageError
 from cluster.providers import gateway_actor
 from cluster.providers.lazy_gateway import LazyGateway
+from cluster.storage import backfill_history, upkeep
 from cluster.storage.database import Database
+from cluster.storage.upkeep import Keeping
 
 log = logs.get(__name__)
 
@@ -41,6 +47,13 @@ class DutyOptions:
     log_level: str = "info"
     providers: tuple[str, ...] = ()
     """Who may be asked for splits and dividends, in this order."""
+    workers: WorkerOptions | None = None
+    """What backfill workers are started with; `None`: their number is left as it is."""
+    worker_bounds: Bounds = field(default=Bounds(least=1, most=1, slots=1))
+    keeping: Keeping = field(default=Keeping())
+    """How long bars are kept, and in which form."""
+    history_s: float = 30 * 86_400.0
+    """How long finished backfill jobs are kept."""
 
 
 class DutiesActor:
@@ -87,7 +100,33 @@ class DutiesActor:
         """Every duty of this system, by its owner."""
         gateways = {name: LazyGateway(name, self._namespace) for name in self._options.providers}
         actions = partial(corporate_actions.refresh, database, gateways, SystemClock())
-        return [Duty("corporate_actions", corporate_actions.PERIOD_S, actions)]
+        keep = partial(upkeep.keep, database, SystemClock(), self._options.keeping)
+        made = [
+            Duty("corporate_actions", corporate_actions.PERIOD_S, actions),
+            Duty("rollups", upkeep.ROLLUPS_PERIOD_S, partial(upkeep.roll, database, SystemClock())),
+            Duty("storage", upkeep.STORAGE_PERIOD_S, keep),
+        ]
+        return made + self._of_backfill(database)
+
+    def _of_backfill(self, database: Database) -> list[Duty]:
+        options = self._options
+        prune = partial(backfill_history.prune, database, options.history_s)
+        if options.workers is None:
+            return [Duty("backfill_history", backfill_history.PERIOD_S, prune)]
+        # New workers get the environment of this process, as those that were started with it.
+        env = ray.get_runtime_context().runtime_env.get("env_vars")
+        workforce = Workforce(
+            database,
+            options.workers,
+            options.worker_bounds,
+            SystemClock(),
+            env=env,
+            namespace=self._namespace,
+        )
+        return [
+            Duty("backfill_history", backfill_history.PERIOD_S, prune),
+            Duty("backfill_workers", WORKFORCE_PERIOD_S, workforce.adjust),
+        ]
 
     async def _connected(self) -> Database:
         while True:

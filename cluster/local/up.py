@@ -162,7 +162,7 @@ class _Start:
         found = self._settings
         database_url = found.database_url or EmbeddedPostgres(found.home, port=found.postgres_port).start()
         redis_url = found.redis_url or EmbeddedValkey(found.home, port=found.redis_port).start()
-        migrate(database_url)
+        migrate(database_url, use_timescale=found.timescale)
         store = None if found.mlflow_tracking_uri else ensure_database(database_url, MLFLOW_DATABASE)
         self._settings = found.model_copy(
             update={

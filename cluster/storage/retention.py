@@ -1,4 +1,4 @@
-"""What is stored for a time only, and in which form: partitions, compression, minutes, old jobs."""
+"""What is stored for a time only, and in which form: partitions, compression, old minutes."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ from cluster.market.intervals import Interval
 from cluster.storage import rollups
 from cluster.storage.database import Connection, Database
 
-_JOBS = 5_000  # deleted at once
 _CHUNKS = 20  # compressed in one call
 _AHEAD = timedelta(days=32)
 _ENSURE = "SELECT ensure_candle_partition(interval, $2) FROM unnest($1::text[]) AS interval"
@@ -32,11 +31,6 @@ _CHANGED = "SELECT EXISTS (SELECT FROM rollup_dirty WHERE first < $1)"
 _GIVE_UP = "UPDATE rollup_state SET kept_from = greatest(kept_from, $1)"
 _INTERVAL = "SELECT interval FROM {part} LIMIT 1"
 _STATUS = "SELECT _timescaledb_functions.chunk_status_text($1::text::regclass)"
-_OLD_JOBS = """
-DELETE FROM backfill_jobs WHERE id IN (
-    SELECT id FROM backfill_jobs WHERE state = 'done' AND finished_at < $1 ORDER BY id LIMIT $2
-)
-"""
 
 
 async def make_partitions(database: Database, now: datetime) -> None:
@@ -106,13 +100,6 @@ async def _compress(connection: Connection, chunk: asyncpg.Record) -> bool:
         await connection.execute("SELECT hold_chunk_alone($1, $2)", chunk["parent"], chunk["starts"])
         await connection.execute("SELECT compress_chunk($1::text::regclass)", chunk["name"])
     return True
-
-
-async def prune_jobs(database: Database, before: datetime) -> int:
-    """Delete backfill jobs that were done before, with their attempts; at most 5 000 in one call."""
-    async with database.connection() as connection:
-        status = await connection.execute(_OLD_JOBS, before, _JOBS)
-    return int(status.split()[-1])
 
 
 def horizon(now: datetime, days: int) -> datetime:

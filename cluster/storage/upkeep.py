@@ -25,8 +25,6 @@ class Keeping:
     """Minutes; their bars of 5m and 1h stay."""
     uncompressed_days: int = 14
     """With TimescaleDB."""
-    jobs_days: int = 90
-    """Backfill jobs that were done."""
 
 
 async def roll(database: Database, clock: Clock) -> None:
@@ -52,6 +50,5 @@ async def _keep(database: Database, clock: Clock, keeping: Keeping) -> None:
     await rollups.refresh(database, now)
     dropped = await retention.drop_minutes(database, retention.horizon(now, keeping.minutes_days))
     compressed = await retention.compress(database, retention.horizon(now, keeping.uncompressed_days))
-    pruned = await retention.prune_jobs(database, retention.horizon(now, keeping.jobs_days))
-    if dropped or compressed or pruned:
-        log.info("storage_kept", dropped=dropped, compressed=len(compressed), pruned_jobs=pruned)
+    if dropped or compressed:
+        log.info("storage_kept", dropped=dropped, compressed=compressed)

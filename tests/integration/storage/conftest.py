@@ -20,6 +20,9 @@ BEGIN
     LOOP
         EXECUTE 'DROP TABLE ' || part;
     END LOOP;
+    IF candle_storage() = 'timescale' THEN
+        TRUNCATE candles_intraday, candles_daily;
+    END IF;
     DELETE FROM symbol_universe;
     DELETE FROM symbol_universe_history;
     ALTER TABLE audit_log DISABLE TRIGGER append_only;
