@@ -30,6 +30,7 @@ from cluster.providers import gateway_actor
 from cluster.providers.lazy_gateway import LazyGateway
 from cluster.providers.router import Router, Rule
 from cluster.storage import universe
+from cluster.storage.backfill_bell import Listener
 from cluster.storage.backfill_jobs import BackfillQueue
 from cluster.storage.database import Database
 
@@ -37,6 +38,8 @@ log = logs.get(__name__)
 
 NAMESPACE = gateway_actor.NAMESPACE
 _RECONNECT_S = 2.0
+_RENEWAL_GRACE_S = 30.0
+_CONNECTIONS = 8  # jobs use them for moments: one stores for all, the others claim, beat and look things up
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,8 +52,12 @@ class WorkerOptions:
     source_rule: Rule = "announce"
     limits: Mapping[Tier, int] = field(default_factory=dict)
     """Most running jobs a tier, over all workers."""
+    provider_limits: Mapping[str, int] = field(default_factory=dict)
+    """Most running jobs a provider, over all workers."""
     batch: int = 8
-    concurrency: int = 8
+    concurrency: int = 32
+    listens: bool = True
+    """Whether to be woken when jobs are queued, instead of looking now and then only."""
     lease_s: float = 60.0
     poll_s: float = 1.0
     log_level: str = "info"
@@ -81,15 +88,27 @@ class BackfillActor:
         self._options = options
         self._namespace = namespace
         self._pool: Pool | None = None
+        self._draining = False
+        self._renewal: asyncio.Task[None] | None = None
         self._life = asyncio.get_running_loop().create_task(self._live())
         self._life.add_done_callback(self._ended)
 
     async def stats(self) -> PoolStats | None:
-        """What the worker has done since it (re)started; `None` while it waits for the database."""
+        """What the worker has done since it last began; `None` while it waits for the database."""
         return self._pool.stats() if self._pool else None
+
+    async def reload(self, options: WorkerOptions) -> None:
+        """Begin anew by `options` when the running jobs are over; does not wait for that."""
+        if options == self._options:
+            return
+        self._options = options
+        logs.configure(options.log_level)
+        if self._pool is not None and not self._draining:
+            self._renewal = asyncio.create_task(self._pool.drain(_RENEWAL_GRACE_S))
 
     async def drain(self, grace_s: float = 30.0) -> None:
         """Take no more jobs, finish or give back those that run; returns when nothing is left."""
+        self._draining = True
         if self._pool is None:
             self._life.cancel()
         else:
@@ -97,26 +116,44 @@ class BackfillActor:
         await asyncio.wait([self._life])
 
     async def _live(self) -> None:
-        database = await self._connected()
+        while not self._draining:
+            database = await self._connected()
+            try:
+                self._pool = pool = self._pool_on(database, self._options)
+                log.info("worker_started", worker=self._name, pid=os.getpid())
+                await self._work(pool, self._options)
+            finally:
+                await database.close()
+
+    async def _work(self, pool: Pool, options: WorkerOptions) -> None:
+        """Until the pool is drained."""
+        listener = asyncio.create_task(
+            Listener(options.database_url, pool.wake).run() if options.listens else asyncio.sleep(0)
+        )
         try:
-            self._pool = self._pool_on(database)
-            log.info("worker_started", worker=self._name, pid=os.getpid())
-            await self._pool.run()
+            await pool.run()
         finally:
-            await database.close()
+            listener.cancel()
 
     async def _connected(self) -> Database:
         while True:
             try:
-                # One connection for each running job, one to claim, one to keep the leases.
-                return await Database.open(self._options.database_url, max_size=self._options.concurrency + 2)
+                return await Database.open(
+                    self._options.database_url, max_size=_CONNECTIONS, reset_sessions=False
+                )
             except StorageError as error:
                 log.warning("database_unreachable", worker=self._name, reason=str(error))
                 await asyncio.sleep(_RECONNECT_S)
 
-    def _pool_on(self, database: Database) -> Pool:
-        options, clock = self._options, SystemClock()
-        queue = BackfillQueue(database, lease_s=options.lease_s, limits=options.limits)
+    def _pool_on(self, database: Database, options: WorkerOptions) -> Pool:
+        queue = BackfillQueue(
+            database,
+            lease_s=options.lease_s,
+            limits=options.limits,
+            provider_limits=options.provider_limits,
+            routes=options.providers,
+        )
+        clock = SystemClock()
         sources = {name: LazyGateway(name, self._namespace) for name in options.providers}
         route = Route(database, Router(sources, clock, options.source_rule))
         worker = Worker(queue, sources, UniverseCalendar(database), clock, route)

@@ -45,4 +45,4 @@ def drain_workers(settings: Settings, grace_s: float) -> None:
     """See `cluster.bootstrap.drain_workers`."""
     from cluster import bootstrap
 
-    bootstrap.drain_workers(settings, grace_s)
+    bootstrap.drain_workers(grace_s)

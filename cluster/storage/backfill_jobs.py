@@ -19,7 +19,7 @@ from cluster.errors import LeaseLost, RateLimited
 from cluster.market.intervals import Interval
 from cluster.market.symbols import Tier
 from cluster.redaction import redact
-from cluster.storage import backfill_enqueue
+from cluster.storage import backfill_bell, backfill_enqueue
 from cluster.storage.backfill_enqueue import Wanted
 from cluster.storage.backfill_merge import Span
 from cluster.storage.backfill_records import (
@@ -56,8 +56,8 @@ SELECT id, lease_token, symbol, interval, start_ts, end_ts, tier, provider, atte
 FROM claim_backfill_jobs($1, $2, $3, $4, $5, $6, $7, $8)
 """
 
-# In the order of the ids, so that nobody deadlocks with another who holds some of them. With the rows come the
-# limits of the transaction that holds them.
+# In the order of the ids, so that nobody deadlocks with another who holds some of them. With the rows come
+# the limits of the transaction that holds them.
 _FENCE = """
 SELECT j.id, set_config('idle_in_transaction_session_timeout', $3, true),
        set_config('statement_timeout', $3, true)
@@ -206,7 +206,9 @@ class BackfillQueue:
         """
         wanted = Wanted(symbol, interval, Span(start, end), tier, provider)
         async with self._database.transaction() as connection:
-            return await backfill_enqueue.enqueue(connection, wanted, self.rules)
+            jobs = await backfill_enqueue.enqueue(connection, wanted, self.rules)
+        await backfill_bell.ring(self._database)
+        return jobs
 
     async def enqueue_many(self, wanted: Sequence[Wanted]) -> list[tuple[int, ...]]:
         """`enqueue` of each in one transaction; returns for each the ids of the jobs that cover it, in order.
@@ -214,7 +216,9 @@ class BackfillQueue:
         For many thousands at once. Nothing is queued when one of them is refused.
         """
         async with self._database.transaction() as connection:
-            return await backfill_enqueue.enqueue_many(connection, wanted, self.rules)
+            jobs = await backfill_enqueue.enqueue_many(connection, wanted, self.rules)
+        await backfill_bell.ring(self._database)
+        return jobs
 
     async def claim(self, worker: str, limit: int) -> list[Lease]:
         """Up to `limit` jobs for `worker`, most urgent first, within the limits of tiers and providers.
