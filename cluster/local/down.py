@@ -51,10 +51,10 @@ def down(settings: Settings, console: Console) -> dict[str, float]:
     return seconds
 
 
-def _withdraw(ray_head: RayHead, settings: Settings) -> None:
+def _withdraw(ray_head: RayHead) -> None:
     connection.connect(ray_head, {})
     service.withdraw()
-    connection.drain_workers(settings, GRACE_S / 2)
+    connection.drain_workers(GRACE_S / 2)
     connection.disconnect()
 
 
