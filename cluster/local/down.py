@@ -39,7 +39,7 @@ def down(settings: Settings, console: Console) -> dict[str, float]:
         if ray.running():
             with step("HTTP API and backfill workers", console, seconds), suppress(Exception):
                 # Whatever prevents a gentle end, the end comes.
-                Background(lambda: _withdraw(ray, settings)).wait(GRACE_S + 15)
+                Background(lambda: _withdraw(ray)).wait(GRACE_S + 15)
             with step("Ray", console, seconds):
                 _stop_ray(ray)
         with step("MLflow and what is left", console, seconds):
