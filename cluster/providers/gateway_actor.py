@@ -11,7 +11,8 @@ import pyarrow as pa
 import ray
 from ray.exceptions import RayError, RayTaskError
 
-from cluster.errors import FinSightError, NotRunning, ProviderDown
+from cluster import logs
+from cluster.errors import FinSightError, NotRunning, ProviderDown, ProviderError
 from cluster.market.adjustments import CorporateAction
 from cluster.market.intervals import Interval
 from cluster.market.symbols import Instrument
@@ -20,6 +21,9 @@ from cluster.providers.gateway import GatewayPolicy
 from cluster.providers.protocol import Many, Quote
 from cluster.providers.renewable import RenewableGateway
 from cluster.providers.stats import ProviderStats, Standing
+from cluster.redaction import redact
+
+log = logs.get(__name__)
 
 NAMESPACE = "finsight"
 
@@ -42,12 +46,21 @@ class GatewayActor:
         shared_budget_url: str | None = None,
     ) -> None:
         self._gateway = RenewableGateway(provider, options, policy, shared_budget_url)
+        self._learning = asyncio.get_running_loop().create_task(self._learn_limits())
 
     async def reload(
         self, options: Mapping[str, object], policy: GatewayPolicy, shared_budget_url: str | None = None
     ) -> None:
         """See `RenewableGateway.renew`."""
-        await self._gateway.renew(options, policy, shared_budget_url)
+        if await self._gateway.renew(options, policy, shared_budget_url):
+            self._learning = asyncio.get_running_loop().create_task(self._learn_limits())
+
+    async def _learn_limits(self) -> None:
+        try:
+            async with self._gateway.use() as gateway:
+                await gateway.learn_limits()
+        except ProviderError as error:  # the limits of the plan hold, and the answers correct them
+            log.warning("limits_not_told", reason=redact(str(error)))
 
     async def drain(self, grace_s: float = 30.0) -> None:
         """See `RenewableGateway.drain`."""

@@ -83,11 +83,11 @@ class RenewableGateway:
 
     async def renew(
         self, options: Mapping[str, object], policy: GatewayPolicy, shared_budget_url: str | None = None
-    ) -> None:
-        """Go by these from the next call on; equal ones change nothing, ConfigError keeps the old ones."""
+    ) -> bool:
+        """Go by these from the next call on; whether they are others. ConfigError keeps the old ones."""
         terms, before = _Terms(dict(options), policy, shared_budget_url), self._line
         if terms == self._terms:
-            return
+            return False
         goes_on = terms.account(self._provider) == self._terms.account(self._provider)
         allowance = self._allowance if goes_on else self._allowance_of(terms)
         line = self._line_of(terms, allowance)
@@ -95,6 +95,7 @@ class RenewableGateway:
         self._terms, self._allowance, self._line = terms, allowance, line
         if not before.calls:
             await before.close()
+        return True
 
     async def drain(self, grace_s: float) -> None:
         """Return when no call is under way, or after `grace_s`."""

@@ -23,6 +23,7 @@ from cluster.errors import (
 )
 from cluster.market import bars
 from cluster.market.intervals import Interval
+from cluster.providers import plans
 from cluster.providers.binance import (
     BASE_URL,
     EXCHANGE_INFO_WEIGHT,
@@ -30,7 +31,7 @@ from cluster.providers.binance import (
     PRICE_WEIGHT,
     BinanceProvider,
 )
-from cluster.providers.budget import Window
+from cluster.providers.budget import Window, WindowLeft
 from cluster.providers.gateway import Gateway, GatewayPolicy
 from cluster.providers.protocol import Metered, Quote, Quoting
 from tests.services import binance, faults
@@ -598,3 +599,13 @@ async def test_the_usage_is_offered_to_the_gateway(provider: BinanceProvider) ->
 async def test_it_asks_the_real_venue_over_tls_unless_told_otherwise() -> None:
     assert BASE_URL == "https://data-api.binance.vision"
     await BinanceProvider().close()
+
+
+async def test_the_budget_is_narrowed_to_the_limits_that_the_venue_tells(
+    provider: BinanceProvider, venue: Binance, clock: FakeClock
+) -> None:
+    venue.weight.limit = 1_200  # as it was until 2023
+    gateway = Gateway(provider, clock, plans.policy("binance", {}))
+    await gateway.learn_limits()
+    assert gateway.stats().budget_left == [WindowLeft(limit=960, seconds=60.0, left=940)]
+    assert [asked.path for asked in venue.asked] == ["/api/v3/exchangeInfo"]
