@@ -19,7 +19,8 @@ from cluster.errors import LeaseLost, RateLimited
 from cluster.market.intervals import Interval
 from cluster.market.symbols import Tier
 from cluster.redaction import redact
-from cluster.storage import backfill_bell, backfill_enqueue
+from cluster.storage import audit, backfill_bell, backfill_enqueue
+from cluster.storage.audit import Author
 from cluster.storage.backfill_enqueue import Wanted
 from cluster.storage.backfill_merge import Span
 from cluster.storage.backfill_records import (
@@ -198,15 +199,20 @@ class BackfillQueue:
         *,
         tier: Tier = "T2",
         provider: str | None = None,
+        by: Author | None = None,
     ) -> list[JobStatus]:
         """Have the bars with `start <= open < end` fetched; returns the jobs that cover the range, in order.
 
         What waits or runs already is not queued again: the answer names the job that has it. Ready jobs that
-        touch the range grow, up to the longest range of a job. Raises `InputError` for an impossible range.
+        touch the range grow, up to the longest range of a job. `by`: for the audit log. Raises `InputError`
+        for an impossible range.
         """
         wanted = Wanted(symbol, interval, Span(start, end), tier, provider)
         async with self._database.transaction() as connection:
             jobs = await backfill_enqueue.enqueue(connection, wanted, self.rules)
+            asked = {"interval": interval, "start": start, "end": end, "tier": tier, "provider": provider}
+            ids = [job.id for job in jobs]
+            await audit.record(connection, by, "backfill.enqueue", symbol, **asked, jobs=ids)
         await backfill_bell.ring(self._database)
         return jobs
 

@@ -66,8 +66,9 @@ class OpsRoutes:
         wanted = await body.read(request, BackfillRequest, self._services.settings.max_body_bytes)
         database = await self._services.database()
         await self._services.instrument(wanted.symbol)
+        span = wanted.start, wanted.end
         jobs = await BackfillQueue(database).enqueue(
-            wanted.symbol, wanted.interval, wanted.start, wanted.end, tier=wanted.priority
+            wanted.symbol, wanted.interval, *span, tier=wanted.priority, by=author(request)
         )
         accepted = BackfillAccepted(job_ids=[job.id for job in jobs], jobs=[job_of(job) for job in jobs])
         return Response(accepted.model_dump_json(), HTTPStatus.ACCEPTED, media_type="application/json")

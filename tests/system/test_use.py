@@ -144,6 +144,8 @@ def test_a_range_is_queued_once_and_fetched(running: Whole, admin: str, sql: Sql
     again = curl("-X", "POST", f"{running.url}/ops/backfill", "-H", admin, *wanted)
     assert accepted.status == again.status == 202
     [job] = accepted.json["job_ids"]
+    asked = "SELECT target, detail->'jobs' FROM audit_log WHERE action = 'backfill.enqueue'"
+    assert sql(asked) == [(SYMBOL, [job])] * 2
 
     def state() -> Any:
         return curl(f"{running.url}/ops/backfill/{job}").json
