@@ -58,12 +58,15 @@ _FROM = """
 SELECT symbol, calendar, expected_from, scanned_to FROM gap_watermarks
 WHERE interval = $1 AND symbol = ANY($2::text[])
 """
-# A bar has come; or it is time to look at it again; or a provider has answered since.
+# ORDER BY and LIMIT keep the planner to one look into the index a gap, whatever it thinks of the tables.
 _ARRIVED = """
 SELECT symbol, start_ts, end_ts FROM gaps AS g
-WHERE interval = $1 AND EXISTS (
+CROSS JOIN LATERAL (
     SELECT FROM {table} AS bar
-    WHERE bar.symbol = g.symbol AND bar.interval = $1 AND ts >= start_ts AND ts < end_ts AND is_final)
+    WHERE bar.symbol = g.symbol AND bar.interval = $1 AND ts >= g.start_ts AND ts < g.end_ts AND is_final
+    ORDER BY ts LIMIT 1
+) AS first
+WHERE interval = $1
 """
 _DUE = """
 SELECT DISTINCT g.symbol FROM gaps AS g
