@@ -30,7 +30,12 @@ _REFUSED = (
     asyncpg.InvalidAuthorizationSpecificationError,
     asyncpg.InvalidCatalogNameError,
 )
-_LOST = (asyncpg.PostgresConnectionError, asyncpg.OperatorInterventionError, ConnectionResetError)
+_LOST = (
+    asyncpg.PostgresConnectionError,
+    asyncpg.OperatorInterventionError,
+    ConnectionResetError,
+    asyncpg.InternalClientError,  # the server said good-bye between two of our messages
+)
 _WAITED = (asyncpg.QueryCanceledError, asyncpg.LockNotAvailableError, asyncpg.DeadlockDetectedError)
 
 
