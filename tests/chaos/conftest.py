@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from cluster.ports import free_port
 from cluster.storage.embedded.postgres import EmbeddedPostgres
 from cluster.storage.migrate import migrate
 from tests.conftest import execute
@@ -29,7 +30,7 @@ def rng() -> random.Random:
 def frail_postgres() -> Iterator[EmbeddedPostgres]:
     """A PostgreSQL server of the fault tests' own, with a migrated template; a test may stop or starve it."""
     home = Path(tempfile.mkdtemp(prefix="finsight frail "))
-    server = EmbeddedPostgres(home)
+    server = EmbeddedPostgres(home, port=free_port())
     try:
         server.start()
         execute(server.dsn("postgres"), "CREATE DATABASE template_finsight")

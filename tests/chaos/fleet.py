@@ -30,6 +30,9 @@ from tests.chaos.worker_process import Orders
 WITHIN_S = 90.0
 """Liveness: how long after the end of a fault everything must be as it should, on a very busy machine."""
 
+AWAY = (OSError, asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError, TimeoutError)
+"""What a client sees of a database that is away, or goes away meanwhile."""
+
 # One process imports everything once; workers are forked from it in milliseconds.
 _CONTEXT = multiprocessing.get_context("forkserver")
 _CONTEXT.set_forkserver_preload([worker_process.__name__])
@@ -109,7 +112,7 @@ async def until(condition: Callable[[], Awaitable[bool]], within_s: float = WITH
         try:
             if await asyncio.wait_for(condition(), 10.0):
                 return
-        except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError, TimeoutError):
+        except AWAY:
             pass
         await asyncio.sleep(0.02)
     raise AssertionError(f"it did not happen within {within_s:g} s")
@@ -205,7 +208,7 @@ async def _read(dsn: str, log: history.Log, op: str, symbol: str) -> None:
     log.tell("invoke", op, "read", where)
     try:
         rows = await asyncio.wait_for(query(dsn, _VERSIONS, symbol), 5.0)
-    except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError, TimeoutError):
+    except AWAY:
         log.tell("fail", op, "read", where)
     else:
         log.tell("ok", op, "read", where, versions={row["ts"]: row["revision"] for row in rows})
