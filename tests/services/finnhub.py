@@ -18,6 +18,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from tests.services.asked import Asked
 from tests.services.serving import serving
 
 RESOLUTIONS = ("1", "5", "15", "30", "60", "D", "W", "M")
@@ -31,15 +32,6 @@ _MONTH = timedelta(days=31)
 
 Candle = tuple[float | None, float, float, float, float]
 """Open, high, low, close and volume."""
-
-
-@dataclass(frozen=True)
-class Asked:
-    """One request as it came."""
-
-    path: str
-    params: Mapping[str, str]
-    headers: Mapping[str, str]
 
 
 @dataclass
@@ -77,7 +69,7 @@ class Finnhub:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
         request = Request(scope, receive)
-        asked = Asked(request.url.path, dict(request.query_params), dict(request.headers))
+        asked = Asked.of(request)
         self.asked.append(asked)
         answer = self.faults.popleft() if self.faults else self._answer(asked)
         await answer(scope, receive, send)

@@ -22,7 +22,8 @@ from cluster.errors import (
     Unauthorized,
 )
 from cluster.market.intervals import Interval
-from cluster.providers.gateway import Gateway
+from cluster.providers.budget import Window
+from cluster.providers.gateway import Gateway, GatewayPolicy
 from cluster.providers.protocol import Quote, Quoting
 from cluster.providers.yahoo import YahooProvider
 from tests.services import faults, yahoo
@@ -115,6 +116,18 @@ async def test_an_old_range_is_told_as_it_was_traded_with_the_splits_since(
     await daily(provider, "2020-08-28", "2020-08-29")
     asked = [params["interval"] for _, params in service.asked]
     assert asked == ["1d", "1mo", "1d"]  # the splits are kept for an hour
+
+
+async def test_the_call_for_the_splits_is_paid_for_and_each_window_of_minutes(
+    provider: YahooProvider, service: Yahoo, clock: FakeClock
+) -> None:
+    gateway = Gateway(provider, clock, GatewayPolicy(budget=(Window(limit=100, seconds=86_400),)))
+    service.put("AAPL", "1d", [flat("2020-08-27T13:30", 125.01)])
+    await gateway.fetch("AAPL", Interval.D1, day("2020-08-27"), day("2020-08-29"))
+    assert len(service.asked) == 2
+    assert gateway.stats().budget_left[0].left == 98
+    await gateway.fetch("AAPL", Interval.M1, day("2025-05-06"), day("2025-06-04"))
+    assert gateway.stats().budget_left[0].left == 100 - len(service.asked) == 93
 
 
 async def test_recent_bars_bring_their_own_splits_and_cost_one_call(
