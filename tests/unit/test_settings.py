@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 
 import pytest
+from pydantic import SecretStr
 
 from cluster import settings
 from cluster.errors import ConfigError
@@ -91,3 +92,44 @@ def test_budgets_are_shared_only_when_that_is_asked_for(tmp_path: Path) -> None:
     assert load(tmp_path, **own, RLC_REDIS_URL="redis://rlc:1/0").shared_budget_url == "redis://rlc:1/0"
     with pytest.raises(ConfigError, match="REDIS_URL is not set"):
         assert load(tmp_path, USE_RLC="true").shared_budget_url
+
+
+def test_a_setting_that_was_taken_out_of_a_file_is_back_at_its_default_when_read_again(
+    tmp_path: Path,
+) -> None:
+    file = tmp_path / "config.yaml"
+    environ = {"FINSIGHT_HOME": str(tmp_path), "FINSIGHT_CONFIG": str(file)}
+    file.write_text("finnhub_api_key: first\nmax_data_points: 7\napi_port: 9000\n")
+    started = settings.load(environ=environ)
+    told = settings.revealed(started) | {"database_url": "postgresql://here/x", "admin_api_key": "made"}
+    started.endpoints_file.parent.mkdir()
+    started.endpoints_file.write_text(json.dumps(told))
+
+    file.write_text("finnhub_api_key: second\n")
+    read = settings.reread(environ)
+
+    assert (read.finnhub_api_key, read.max_data_points) == (SecretStr("second"), 100_000)
+    # what the embedded instance made, and what only a start can change
+    assert (read.database_url, read.admin_api_key, read.api_port) == (
+        "postgresql://here/x",
+        SecretStr("made"),
+        9000,
+    )
+
+
+def test_the_digest_tells_keys_apart_and_nothing_that_needs_a_restart() -> None:
+    base = settings.load(instance=False, environ={})
+    other_key = base.model_copy(update={"admin_api_key": SecretStr("a")})
+    other_port = base.model_copy(update={"api_port": 1})
+    assert settings.digest(base) == settings.digest(other_port) != settings.digest(other_key)
+    assert settings.changed(base, other_key) == ["admin_api_key"]
+
+
+def test_what_needs_a_restart_is_a_setting() -> None:
+    assert set(settings.Settings.model_fields) >= settings.NEEDS_RESTART
+
+
+def test_tiers_that_make_no_sense_are_refused() -> None:
+    limits = '{"T0": {"adv_21d": 1, "mkt_cap": 1}}'
+    with pytest.raises(ConfigError, match="expected limits of T0, T1, T2"):
+        settings.load(instance=False, environ={"FINSIGHT_TIERS": limits})
