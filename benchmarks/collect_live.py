@@ -112,8 +112,8 @@ def line(measured: Measured, minutes: int) -> dict[str, object]:
         "goal": 1.0,
         "better": "lower",
         "note": f"bound, not a peer; 99th percentile from close to visible of {SYMBOLS} symbols over "
-        f"{minutes} minutes, median {p50_s:.2f}, missing {measured.lost}; PSS in MB after the first and last minute: "
-        f"all {total(first)} {total(last)}, {parts(first, last)}",
+        f"{minutes} minutes, median {p50_s:.2f}, missing {measured.lost}; PSS in MB after the first and last "
+        f"minute: all {total(first)} {total(last)}, {parts(first, last)}",
     }
 
 
