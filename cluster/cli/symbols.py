@@ -13,6 +13,7 @@ import typer
 
 from cluster.cli import terminal
 from cluster.cli.arguments import JsonOption, SymbolArgument, TierOption, group, moment
+from cluster.cli.offered import offered
 from cluster.cli.sql import with_database
 from cluster.errors import InputError, UnknownSymbol
 from cluster.market.symbols import AssetType, Instrument, Tier
@@ -53,6 +54,7 @@ def register(app: typer.Typer) -> None:
     family.command()(add)
     family.command("set")(change)
     family.command("import")(import_file)
+    family.command()(offered)
     family.command()(tiers)
 
 

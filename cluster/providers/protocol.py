@@ -174,6 +174,15 @@ class Limited(Protocol):
 
 
 @runtime_checkable
+class Closing(Protocol):
+    """A provider with connections."""
+
+    async def close(self) -> None:
+        """Close them."""
+        ...
+
+
+@runtime_checkable
 class Metered(Protocol):
     """A provider whose answers tell how much of its limits is used."""
 

@@ -5,21 +5,14 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
-from typing import Protocol, TypeVar
+from typing import TypeVar
 
 import pytest
 
 from cluster.providers.gateway import Gateway
+from cluster.providers.protocol import Closing
 
 NOW = datetime(2024, 6, 10, 12, tzinfo=UTC)
-
-
-class Closing(Protocol):
-    """A client with connections."""
-
-    async def close(self) -> None:
-        """Close them."""
-        ...
 
 
 Client = TypeVar("Client", bound=Closing)
