@@ -6,6 +6,7 @@ import asyncio
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from datetime import timedelta
 from functools import partial
 from typing import Any
 
@@ -15,6 +16,7 @@ from ray.exceptions import GetTimeoutError, RayError, RayTaskError
 from cluster import logs
 from cluster.backfill import actor as backfill
 from cluster.backfill.actor import WorkerOptions
+from cluster.backfill.gap_watch import WatchRules
 from cluster.backfill.scaling import Bounds
 from cluster.duties import actor as duties
 from cluster.duties.actor import DutyOptions
@@ -22,6 +24,7 @@ from cluster.errors import NotRunning
 from cluster.ingest import actor as collector
 from cluster.ingest.actor import CollectorOptions
 from cluster.ingest.cadence import Cadence
+from cluster.market.intervals import Interval
 from cluster.providers import check, gateway_actor, plans
 from cluster.providers.gateway import GatewayPolicy
 from cluster.redaction import redact
@@ -240,6 +243,12 @@ def duty_options(settings: Settings) -> DutyOptions:
         ),
         keeping=Keeping(settings.minute_retention_days, settings.compress_after_days),
         history_s=settings.backfill_history_days * 86_400,
+        watch=WatchRules(
+            {tier: tuple(wanted) for tier, wanted in settings.collection.items()},
+            full_s=settings.gap_full_scan_s,
+            retention={Interval.M1: timedelta(days=settings.minute_retention_days)},
+        ),
+        watch_s=settings.gap_scan_s,
     )
 
 

@@ -65,7 +65,9 @@ collection_sweeps_total = _counter(
     "interval",
     "outcome",
 )
-gaps_found_total = _counter("gaps_found_total", "Missing ranges found by the gap finder.", "interval")
+gaps_found_total = _counter(
+    "gaps_found_total", "Ranges of missing bars that were found, each once.", "interval"
+)
 write_batch_ms = _histogram("write_batch_ms", "Duration of one bulk write of bars in ms.", _MS)
 
 backfill_jobs_processed_total = _counter(
@@ -94,6 +96,12 @@ STATE_METRICS: dict[str, tuple[str, tuple[str, ...]]] = {
         "From the close of a bar to its commit, 99th percentile over symbols; grows while no look comes.",
         ("tier", "interval"),
     ),
+    "slo_gap_violation_rate": (
+        "Share of the bars due in the last day (1d: 30 days) that are missing in gaps of over two bars.",
+        ("tier", "interval"),
+    ),
+    "gaps_open": ("Ranges of missing bars by their cause.", ("tier", "interval", "cause")),
+    "gap_scan_age_seconds": ("Time up to which bars were looked for, before now.", ("interval",)),
     "data_freshness_seconds": (
         "Age of the newest bar, in seconds since its open.",
         ("symbol_tier", "interval"),

@@ -193,6 +193,12 @@ class Settings(BaseModel):
     update_interval_s: float = _setting(
         "UPDATE_INTERVAL", 30.0, "Seconds between two looks for bars without a cadence of their own.", ge=1
     )
+    gap_scan_s: float = _setting(
+        "FINSIGHT_GAP_SCAN_S", 60.0, "Seconds between two looks for missing bars in what is new.", gt=0
+    )
+    gap_full_scan_s: float = _setting(
+        "FINSIGHT_GAP_FULL_SCAN_S", 86_400.0, "Seconds between two looks for them in everything.", gt=0
+    )
     live_batch_size: int = _setting(
         "LIVE_BATCH_SIZE", 500, "Symbols that are collected by one question and written at once.", gt=0
     )

@@ -15,7 +15,10 @@ from serve_apps.schemas import Moment, Request, SymbolName
 
 Order = Literal["asc", "desc"]
 MissingState = Literal["open", "known"]
-MissingCause = Literal["not_fetched", "queued", "given_up", "no_data", "provider_hole", "rejected"]
+MissingCause = Literal[
+    "not_fetched", "queued", "given_up", "no_data", "provider_hole", "rejected", "no_trades", "venue_down",
+    "unfillable",
+]  # fmt: skip
 
 NEXT_CURSOR = "Pass it as `cursor` for the next page; null on the last."
 _CURSOR = "`next_cursor` of the page before."
@@ -210,15 +213,17 @@ class MissingBars(BaseModel):
     end: datetime
     missing: int = Field(description="Expected bars in the range; all of them are missing.", examples=[2])
     state: MissingState = Field(
-        description="`open`: it is to be filled. `known`: a provider was asked and does not have it."
+        description="`open`: it is to be filled. `known`: providers were asked, or cannot have it."
     )
     cause: MissingCause = Field(
         description="`not_fetched`: nobody has asked yet. `queued`: a backfill job has it. `given_up`: a job "
         "died of it. `no_data`: the provider has nothing around it. `provider_hole`: the provider has the "
-        "neighbours. `rejected`: the provider's bars were not valid."
+        "neighbours. `rejected`: the provider's bars were not valid. `no_trades`: two providers lack it and "
+        "have the neighbours. `venue_down`: every watched symbol of the venue lacks it. `unfillable`: no "
+        "provider reaches back to it, or all were asked in vain."
     )
     provider: str | None = Field(description="Who was asked, where that is known.")
-    detail: str | None = Field(description="Why the job was given up.")
+    detail: str | None = Field(description="Why the job was given up, or what the cause was told by.")
 
 
 class GapPage(BaseModel):

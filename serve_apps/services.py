@@ -13,7 +13,7 @@ from cluster.clock import Clock, SystemClock
 from cluster.errors import UnknownSymbol
 from cluster.market.symbols import Instrument
 from cluster.settings import Settings
-from cluster.storage import universe
+from cluster.storage import calendar_overrides, universe
 from cluster.storage.database import Database
 from serve_apps.model_slot import ModelSlot
 from serve_apps.quotes import Quotes, QuoteSource
@@ -50,6 +50,7 @@ class Services:
             async with self._opening:
                 if self._database is None:
                     self._database = await Database.open(self.settings.require_database_url())
+        await calendar_overrides.refresh(self._database)
         return self._database
 
     async def instrument(self, symbol: str) -> Instrument:

@@ -7,6 +7,8 @@ from collections.abc import Iterable
 
 from prometheus_client.core import Metric
 
+from cluster.backfill import gap_level
+from cluster.clock import SystemClock
 from cluster.market.intervals import Interval
 from cluster.metrics import state_family
 from cluster.storage import sweeps
@@ -39,6 +41,16 @@ async def read(database: Database) -> list[Metric]:
         state_family("dlq_depth", [((), await queue.dead_count())]),
         state_family("ingestion_lag_seconds", await _ingestion_lag(database)),
         state_family("data_freshness_seconds", await _freshness(database)),
+        *await _gap_levels(database),
+    ]
+
+
+async def _gap_levels(database: Database) -> list[Metric]:
+    levels = await gap_level.read(database, SystemClock().now())
+    return [
+        state_family("slo_gap_violation_rate", levels.violation_rate.items()),
+        state_family("gaps_open", levels.gaps.items()),
+        state_family("gap_scan_age_seconds", (((interval,), age) for interval, age in levels.age_s.items())),
     ]
 
 

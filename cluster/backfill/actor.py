@@ -29,7 +29,7 @@ from cluster.market.symbols import Tier
 from cluster.providers import gateway_actor
 from cluster.providers.lazy_gateway import LazyGateway
 from cluster.providers.router import Router, Rule
-from cluster.storage import universe
+from cluster.storage import calendar_overrides, universe
 from cluster.storage.backfill_bell import Listener
 from cluster.storage.backfill_jobs import BackfillQueue
 from cluster.storage.database import Database
@@ -76,6 +76,7 @@ class UniverseCalendar:
         instrument = await universe.get(self._database, symbol)
         if instrument is None:
             return None
+        await calendar_overrides.refresh(self._database)
         return await asyncio.to_thread(calendars.expected_opens, instrument.calendar, interval, start, end)
 
 

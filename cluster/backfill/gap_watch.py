@@ -23,12 +23,13 @@ from cluster.backfill import gap_ledger
 from cluster.backfill.gap_ledger import Ask, Facts, Ledger, Look, settle
 from cluster.backfill.plan import ranges, settled_end
 from cluster.clock import Clock
+from cluster.errors import InputError, ProviderError
 from cluster.market import calendars
 from cluster.market.gaps import Gap, Runs
 from cluster.market.instants import Instants, to_instant, to_moment
 from cluster.market.intervals import Interval
 from cluster.market.symbols import Tier
-from cluster.providers.router import Want, ranked
+from cluster.providers.router import RoutedSource, Want, ranked
 from cluster.providers.stats import Standing
 from cluster.storage import bar_presence, calendar_overrides, gap_state
 from cluster.storage.backfill_enqueue import Wanted
@@ -62,6 +63,19 @@ class Offers:
         want = Want(symbol, interval, *span, asset_type=of.asset_type)
         names = [one.provider for one in ranked(want, self.standings, now)]
         return names if names or self.is_complete else None
+
+
+async def offers(gateways: Mapping[str, RoutedSource], timeout_s: float = 10.0) -> Offers:
+    """What the providers behind `gateways` tell; one that does not answer leaves the picture incomplete."""
+
+    async def told(gateway: RoutedSource) -> Standing | None:
+        try:
+            return await asyncio.wait_for(gateway.standing(), timeout_s)
+        except (ProviderError, TimeoutError):
+            return None
+
+    found = await asyncio.gather(*map(told, gateways.values()))
+    return Offers([one for one in found if one is not None], is_complete=None not in found)
 
 
 async def _nothing_told() -> Offers:
@@ -185,7 +199,11 @@ class _Scan:
         for group in groups:
             if group.scanned_to is None:
                 for symbols in _chunks(group.symbols, self._rules.symbols_at_once):
-                    ledgers, compared = await self._compare_all(group.calendar, symbols)
+                    try:
+                        ledgers, compared = await self._compare_all(group.calendar, symbols)
+                    except InputError as error:  # of a calendar that nobody knows: the others go on
+                        log.warning("not_scanned", interval=str(interval), reason=str(error))
+                        continue
                     done, whole = done + ledgers, whole + compared
         done += await self._compare_new([group for group in groups if group.scanned_to is not None])
         scanned = Scanned(

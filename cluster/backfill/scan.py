@@ -13,7 +13,7 @@ from cluster.backfill.plan import ranges, settled_end, within
 from cluster.market import calendars, gaps
 from cluster.market.intervals import Interval
 from cluster.market.symbols import Instrument, Tier
-from cluster.storage import bars, known_gaps
+from cluster.storage import bars, calendar_overrides, known_gaps
 from cluster.storage.backfill_jobs import BackfillQueue
 from cluster.storage.backfill_merge import Span
 from cluster.storage.backfill_records import JobStatus
@@ -67,6 +67,7 @@ async def scan(
     end = settled_end(end, interval, now, how.grace_s)
     if end <= start:
         return Found(0, 0, (), ())
+    await calendar_overrides.refresh(database)
     wanted = Span(start, end)
     expected = await asyncio.to_thread(calendars.expected_opens, instrument.calendar, interval, *wanted)
     stored = await bars.opens(database, instrument.symbol, interval, *wanted)

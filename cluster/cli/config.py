@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from cluster.cli import terminal
+from cluster.cli import calendar_changes, terminal
 from cluster.cli.arguments import JsonOption, group
 from cluster.errors import ConfigError
 
@@ -35,6 +35,7 @@ def register(app: typer.Typer) -> None:
     family.command()(show)
     family.command()(validate)
     family.command()(reload)
+    calendar_changes.register(family)
 
 
 def show(*, as_json: JsonOption = False) -> None:

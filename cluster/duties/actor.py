@@ -17,6 +17,7 @@ from ray.actor import ActorHandle
 
 from cluster import logs
 from cluster.backfill.actor import WorkerOptions
+from cluster.backfill.gap_watch import GapWatch, WatchRules, offers
 from cluster.backfill.scaling import Bounds
 from cluster.backfill.workforce import PERIOD_S as WORKFORCE_PERIOD_S
 from cluster.backfill.workforce import Workforce
@@ -28,6 +29,7 @@ from cluster.errors import StorageError
 from cluster.providers import gateway_actor
 from cluster.providers.lazy_gateway import LazyGateway
 from cluster.storage import backfill_history, upkeep
+from cluster.storage.backfill_jobs import BackfillQueue
 from cluster.storage.database import Database
 from cluster.storage.upkeep import Keeping
 
@@ -54,6 +56,9 @@ class DutyOptions:
     """How long bars are kept, and in which form."""
     history_s: float = 30 * 86_400.0
     """How long finished backfill jobs are kept."""
+    watch: WatchRules = field(default=WatchRules({}))
+    """Which bars should be there."""
+    watch_s: float = 60.0
 
 
 class DutiesActor:
@@ -106,7 +111,14 @@ class DutiesActor:
             Duty("rollups", upkeep.ROLLUPS_PERIOD_S, partial(upkeep.roll, database, SystemClock())),
             Duty("storage", upkeep.STORAGE_PERIOD_S, keep),
         ]
-        return made + self._of_backfill(database)
+        return [*made, self._gap_watch(database), *self._of_backfill(database)]
+
+    def _gap_watch(self, database: Database) -> Duty:
+        gateways = {name: LazyGateway(name, self._namespace) for name in self._options.providers}
+        watch = GapWatch(
+            database, BackfillQueue(database), SystemClock(), self._options.watch, partial(offers, gateways)
+        )
+        return Duty("gaps", self._options.watch_s, watch.run)
 
     def _of_backfill(self, database: Database) -> list[Duty]:
         options = self._options

@@ -17,6 +17,7 @@ from cluster.market import bars
 from cluster.market.bars import Flags
 from cluster.market.calendars import session_of
 from cluster.market.instants import to_instant, to_moment
+from cluster.storage import calendar_overrides
 from cluster.storage.bar_windows import Windows, fetch
 from cluster.storage.copy_format import Array, microseconds
 from cluster.storage.database import Database
@@ -71,6 +72,7 @@ async def read(database: Database, symbols: Sequence[str], calendar: str, slots:
         empty: npt.NDArray[np.int16] = np.empty((len(symbols), 0), np.int16)
         return Stored(slots, [], empty.astype(np.int8), empty, none, none)
     start, last = to_moment(slots.opens[0]), to_moment(slots.opens[-1])
+    await calendar_overrides.refresh(database)
     begin, _ = await asyncio.to_thread(session_of, calendar, last)
     after = last + timedelta(microseconds=1)
     count = len(symbols)

@@ -79,6 +79,13 @@ def read_overrides(path: Path) -> list[Override]:
         return [_override(path, number, row) for number, row in enumerate(csv.DictReader(lines), start=2)]
 
 
+def names() -> frozenset[str]:
+    """The calendars there are."""
+    import exchange_calendars as xc  # takes a second, as below
+
+    return frozenset(xc.get_calendar_names())
+
+
 def sessions(calendar: str, start: datetime, end: datetime) -> Sessions:
     """The sessions of `calendar` whose open lies in [start, end).
 

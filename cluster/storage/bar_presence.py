@@ -37,8 +37,8 @@ SELECT array_agg(symbol) AS symbols,
        CASE WHEN NOT whole THEN min(words) END AS words, CASE WHEN NOT whole THEN min(bits) END AS bits
 FROM of_symbol GROUP BY whole, CASE WHEN NOT whole THEN symbol END
 """
-# Each minute matches a bar of every symbol. The planner, which cannot know how many, must not sort the bars for a
-# merge, nor look up each minute by itself.
+# Each minute matches a bar of every symbol. The planner, which cannot know how many those are, must not sort
+# the bars for a merge, nor look up each minute by itself.
 _PLAN = """
 SET LOCAL enable_mergejoin = off; SET LOCAL enable_nestloop = off; SET LOCAL work_mem = '64MB'
 """

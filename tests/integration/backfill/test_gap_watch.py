@@ -44,7 +44,7 @@ def minute(number: int) -> datetime:
     return T + timedelta(minutes=number)
 
 
-async def store(database: Database, symbol: str, opens: Iterable[datetime], **changes: object) -> None:
+async def store(database: Database, symbol: str, opens: Iterable[datetime], **changes: bool) -> None:
     await write(database, *(bar(symbol, ts, **changes) for ts in opens))
 
 
@@ -422,8 +422,8 @@ class TestAnyHistory:
         database = await Database.open(dsn, max_size=4)
         try:
             await database.pool.execute(
-                "TRUNCATE backfill_jobs, known_gaps, symbol_universe, candles_intraday, gaps, gap_watermarks, "
-                "calendar_overrides"
+                "TRUNCATE backfill_jobs, known_gaps, symbol_universe, candles_intraday, gaps, "
+                "gap_watermarks, calendar_overrides"
             )
             await universe.upsert(database, [BITCOIN, AAPL])
             for symbol in ("BTC-USD", "AAPL"):
