@@ -116,7 +116,7 @@ async def test_two_jobs_of_one_symbol_do_not_share_because_their_rows_are_counte
         commits.store(Filled(first, "test", table("A", 4), ())),
         commits.store(Filled(second, "test", table("A", 3, first=10), ())),
     )
-    assert counts == [4, 3]
+    assert list(counts) == [4, 3]
     assert queue.transactions == 2
 
 

@@ -54,7 +54,7 @@ class TestLimits:
     async def test_a_provider_has_one_limit_over_all_tiers(self, database: Database) -> None:
         queue = BackfillQueue(database, limits={"T0": 2}, provider_limits={"a": 3})
         for tier in ("T0", "T1", "T2"):
-            await add(queue, 5, provider="a", tier=tier, name=tier)  # type: ignore[arg-type]
+            await add(queue, 5, provider="a", tier=tier, name=tier)
         leases = await queue.claim("w", 16)
         while more := await queue.claim("w", 16):
             leases += more
@@ -170,10 +170,10 @@ class TestPauses:
         begun = await now(database)
         await queue.pause("a", begun + timedelta(seconds=60), "first")
         await queue.pause("a", begun + timedelta(seconds=30), "shorter")
-        row = await database.pool.fetchrow("SELECT * FROM backfill_pauses")
+        (row,) = await database.pool.fetch("SELECT * FROM backfill_pauses")
         assert (row["until"], row["reason"]) == (begun + timedelta(seconds=60), "first")
         await queue.pause("a", begun + timedelta(days=1), "banned for apikey=S3CRET")
-        row = await database.pool.fetchrow("SELECT * FROM backfill_pauses")
+        (row,) = await database.pool.fetch("SELECT * FROM backfill_pauses")
         assert begun + LONGEST_PAUSE <= row["until"] <= await now(database) + LONGEST_PAUSE
         assert row["reason"] == "banned for apikey=***"
 
@@ -194,7 +194,7 @@ class TestAgeing:
     async def test_t3_is_served_although_more_t0_comes_than_can_be_done(
         self, database: Database, limits: dict[Tier, int]
     ) -> None:
-        """Four T0 jobs a minute, two are done: T3 has its turn when the T0 of its first 45 minutes are done."""
+        """Four T0 jobs a minute, two are done: T3 is next after the T0 of its first 45 minutes."""
         queue = BackfillQueue(database, limits=limits)
         await add(queue, 1, tier="T3", name="OLD")
         virtual = await now(database)
@@ -217,11 +217,8 @@ class TestMany:
     async def test_ten_thousand_requests_are_one_transaction_and_again_the_same_jobs(
         self, database: Database, queue: BackfillQueue
     ) -> None:
-        wanted = [
-            Wanted(f"S{n % 100}", M1, Span(T + timedelta(days=n // 100), T + timedelta(days=n // 100, hours=1)),
-                   "T2", None)
-            for n in range(10_000)
-        ]  # fmt: skip
+        days = [Span(T + timedelta(days=n), T + timedelta(days=n, hours=1)) for n in range(100)]
+        wanted = [Wanted(f"S{n % 100}", M1, days[n // 100], "T2", None) for n in range(10_000)]
         jobs = await queue.enqueue_many(wanted)
         assert len({job for (job,) in jobs}) == 10_000
         assert await queue.enqueue_many(wanted) == jobs
