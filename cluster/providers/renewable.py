@@ -27,9 +27,14 @@ class _Terms:
     policy: GatewayPolicy
     shared_budget_url: str | None
 
+    @property
+    def budget_url(self) -> str | None:
+        """Where the budget is shared; nowhere without limits, so that such a provider needs no Redis."""
+        return self.shared_budget_url if self.policy.budget else None
+
     def account(self, provider: str) -> tuple[str, str | None]:
         """Calls of the same account count together."""
-        return plans.scope(provider, self.options), self.shared_budget_url
+        return plans.scope(provider, self.options), self.budget_url
 
 
 class _Line:
@@ -104,9 +109,9 @@ class RenewableGateway:
             await asyncio.sleep(_POLL_S)
 
     def _allowance_of(self, terms: _Terms) -> Allowance:
-        if not terms.shared_budget_url:
+        if not terms.budget_url:
             return OwnBudget(terms.policy.budget, self._clock)
-        redis, scope = Redis.from_url(terms.shared_budget_url), plans.scope(self._provider, terms.options)
+        redis, scope = Redis.from_url(terms.budget_url), plans.scope(self._provider, terms.options)
         return SharedBudget(redis, scope, terms.policy.budget, self._clock)
 
     def _line_of(self, terms: _Terms, allowance: Allowance) -> _Line:
