@@ -85,7 +85,8 @@ def test_a_symbol_that_nobody_knows_is_a_sentence_and_exit_status_1(finsight: Wh
     "path",
     [
         "/health", "/health/detailed", "/metrics", "/docs", "/redoc", "/openapi.json", "/models",
-        "/models/finsight-1d", "/models/finsight-1d/versions", "/stats/providers", "/ops/backfill/1",
+        "/models/finsight-1d", "/models/finsight-1d/versions", "/stats/providers", "/stats/cadence",
+        "/ops/backfill/1",
     ],
 )  # fmt: skip
 def test_every_path_answers(finsight: Whole, path: str) -> None:
@@ -106,8 +107,8 @@ def test_status_shows_every_part_and_what_is_stored(finsight: Whole) -> None:
 
     assert {part["name"]: part["state"] for part in status["parts"]} == dict.fromkeys(
         [
-            "postgres", "redis", "ray", "gateway:sample", "gateway:synthetic", "backfill:0", "mlflow",
-            "api", "model",
+            "postgres", "redis", "ray", "gateway:sample", "gateway:synthetic", "backfill:0", "collector:0",
+            "duties", "mlflow", "api", "model",
         ],
         "up",
     )  # fmt: skip

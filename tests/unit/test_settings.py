@@ -10,6 +10,7 @@ from pydantic import SecretStr
 
 from cluster import settings
 from cluster.errors import ConfigError
+from cluster.market.intervals import Interval
 from cluster.providers import plans, registry
 
 
@@ -133,3 +134,33 @@ def test_tiers_that_make_no_sense_are_refused() -> None:
     limits = '{"T0": {"adv_21d": 1, "mkt_cap": 1}}'
     with pytest.raises(ConfigError, match="expected limits of T0, T1, T2"):
         settings.load(instance=False, environ={"FINSIGHT_TIERS": limits})
+
+
+def test_every_tier_has_its_bars_at_its_own_pace(tmp_path: Path) -> None:
+    found = load(tmp_path, UPDATE_INTERVAL="15")
+    assert found.cadence_s("T0", Interval.M1) == 15.0  # no pace of its own
+    assert found.cadence_s("T1", Interval.M1) == 60.0
+    mine = load(tmp_path, FINSIGHT_COLLECTION='{"T1": {"1h": 900}}')
+    assert mine.collection == {"T1": {Interval.H1: 900.0}}
+
+
+@pytest.mark.parametrize(
+    ("given", "complaint"),
+    [
+        ('{"T4": {"1m": 60}}', r"collection .*'T4': Input should be 'T0'"),
+        ('{"T0": {"2m": 60}}', r"collection .*'2m': Input should be '1m'"),
+        ('{"T0": {"1m": 0}}', r"collection .* = 0: Input should be greater than or equal to 1"),
+        ('{"T0": {"1m": "often"}}', r"collection .*'often': Input should be a valid number"),
+    ],
+)
+def test_a_collection_that_makes_no_sense_is_refused_and_says_what_is_wrong(
+    given: str, complaint: str, tmp_path: Path
+) -> None:
+    with pytest.raises(ConfigError, match=complaint):
+        load(tmp_path, FINSIGHT_COLLECTION=given)
+
+
+def test_a_cluster_collects_by_itself_or_with_others_or_not_at_all(tmp_path: Path) -> None:
+    assert load(tmp_path).collects
+    assert not load(tmp_path, LOCAL_SWEEP_ENABLED="false").collects
+    assert load(tmp_path, LOCAL_SWEEP_ENABLED="false", USE_RLC="true").collects
