@@ -55,5 +55,5 @@ $(PEERS): $(STAMP)
 	@touch $(PEERS)
 
 bench: $(STAMP) $(if $(filter-out queue,$(BENCH)),,$(PEERS)) ## Run every benchmark, or one: make bench BENCH=features
-	@for name in $(or $(BENCH),features queue drain drain_limited bars_write bars_write_executemany bars_rewrite bars_read up idle_memory collect_live); do \
+	@for name in $(or $(BENCH),features queue drain drain_limited bars_write bars_write_executemany bars_rewrite bars_read up idle_memory collect_live gap_scan gap_scan_incremental); do \
 		$(BIN)/python -m benchmarks.$$name || exit 1; done

@@ -12,15 +12,19 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from cluster import metrics
+from cluster.backfill.actor import UniverseCalendar
 from cluster.backfill.gap_watch import GapWatch, Offers, Scanned, WatchRules
+from cluster.backfill.worker import Worker
 from cluster.clock import FakeClock
 from cluster.market import calendars
 from cluster.market.calendars import Override
 from cluster.market.intervals import Interval
 from cluster.market.symbols import Instrument
+from cluster.providers.gateway import Gateway
 from cluster.providers.protocol import Capabilities
 from cluster.providers.stats import Standing
-from cluster.storage import calendar_overrides, known_gaps, universe
+from cluster.providers.synthetic import SyntheticProvider
+from cluster.storage import bars, calendar_overrides, known_gaps, universe
 from cluster.storage.backfill_jobs import BackfillQueue
 from cluster.storage.backfill_merge import Span
 from cluster.storage.database import Database
@@ -443,3 +447,28 @@ class TestAnyHistory:
             assert await self.missing(database) == found
         finally:
             await database.close()
+
+
+async def test_a_deleted_window_is_found_queued_and_restored_by_a_worker(database: Database) -> None:
+    symbol = replace(BITCOIN, symbol="SYN0001", exchange="SYNTHETIC")
+    await universe.upsert(database, [symbol])
+    provider, clock = SyntheticProvider(clock=FakeClock(minute(61))), FakeClock(minute(61))
+    source = Gateway(provider, clock)
+    async with database.transaction() as connection:
+        await bars.write(connection, await source.fetch("SYN0001", M1, minute(0), minute(60)))
+    before = await database.pool.fetch("SELECT ts, open, close, volume FROM candles_intraday ORDER BY ts")
+    desk = Desk(database, minute(61))
+    await desk.scan()
+    await database.pool.execute(
+        "DELETE FROM candles_intraday WHERE ts BETWEEN $1 AND $2", minute(20), minute(30)
+    )
+    assert (await desk.scan()).found == 1
+    queue = BackfillQueue(database)
+    worker = Worker(queue, {"synthetic": source}, UniverseCalendar(database), clock)
+    assert [await worker.run(lease) for lease in await queue.claim("w", 8)] == ["done"]
+    await desk.scan()
+    assert await desk.gaps() == []
+    assert (
+        await database.pool.fetch("SELECT ts, open, close, volume FROM candles_intraday ORDER BY ts")
+        == before
+    )
