@@ -190,10 +190,13 @@ async def _make(connection: Connection, ranges: list[Range]) -> None:
         symbols = await _symbols(connection, each.first, each.past)
         single += [Range(symbol, each.first, each.past) for symbol in symbols]
     for table, function, step in _TABLES:
-        wide = _merged(_widened(each, step) for each in single)
+        wide = _merged(_widened(one, step) for one in single)
         if wide:
-            await connection.execute(_CLEAR.format(table=table), *zip(*wide, strict=True))
-            await connection.executemany(_FILL.format(table=table, function=function), wide)
+            columns = [one.symbol for one in wide], [one.first for one in wide], [one.past for one in wide]
+            await connection.execute(_CLEAR.format(table=table), *columns)
+            await connection.executemany(
+                _FILL.format(table=table, function=function), list(zip(*columns, strict=True))
+            )
 
 
 def _widened(each: Range, step: timedelta) -> Range:
