@@ -190,9 +190,9 @@ async def _make(connection: Connection, ranges: list[Range]) -> None:
         symbols = await _symbols(connection, each.first, each.past)
         single += [Range(symbol, each.first, each.past) for symbol in symbols]
     for table, function, step in _TABLES:
-        wide = _merged(_widened(one, step) for one in single)
-        if wide:
-            columns = [one.symbol for one in wide], [one.first for one in wide], [one.past for one in wide]
+        whole = _merged(_widened(one, step) for one in single)
+        if whole:
+            columns = [one.symbol for one in whole], [one.first for one in whole], [one.past for one in whole]
             await connection.execute(_CLEAR.format(table=table), *columns)
             await connection.executemany(
                 _FILL.format(table=table, function=function), list(zip(*columns, strict=True))
