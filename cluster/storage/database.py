@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Iterator, Mapping
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager, contextmanager, suppress
 from typing import TypeAlias
 
 import asyncpg
@@ -16,6 +17,7 @@ Connection: TypeAlias = "asyncpg.Connection[asyncpg.Record] | PoolConnectionProx
 Pool: TypeAlias = "asyncpg.Pool[asyncpg.Record]"
 
 CONNECT_TIMEOUT_S = 10.0
+_LAST_WORD_S = 1.0  # for the server to confirm that it has given up a statement or a transaction
 _GRACE_S = 10.0
 """How much later than the server we give up ourselves: a server that has frozen gives nothing up."""
 _UNREACHABLE = (
@@ -89,8 +91,17 @@ class Database:
     @asynccontextmanager
     async def transaction(self) -> AsyncIterator[Connection]:
         """A connection in a READ COMMITTED transaction: commits at the end, rolls back on an exception."""
-        async with self.connection() as connection, connection.transaction(isolation="read_committed"):
-            yield connection
+        async with self.connection() as connection:
+            transaction = connection.transaction(isolation="read_committed")
+            await transaction.start()
+            try:
+                yield connection
+            except BaseException:
+                with suppress(Exception):  # else closing the connection rolls back
+                    async with asyncio.timeout(_LAST_WORD_S):
+                        await transaction.rollback()
+                raise
+            await transaction.commit()
 
     @asynccontextmanager
     async def connection(self) -> AsyncIterator[Connection]:
@@ -104,8 +115,11 @@ class Database:
         try:
             with _working(self.dsn, connection):
                 yield connection
-        finally:
-            await self.pool.release(connection)
+        except BaseException:
+            with suppress(Exception):  # cut off, it would not answer: closed then, and the reason stays
+                await self.pool.release(connection, timeout=_LAST_WORD_S)
+            raise
+        await self.pool.release(connection)
 
 
 @contextmanager
