@@ -214,9 +214,10 @@ async def _read(dsn: str, log: history.Log, op: str, symbol: str) -> None:
         log.tell("ok", op, "read", where, versions={row["ts"]: row["revision"] for row in rows})
 
 
-def acknowledged(events: Sequence[history.Event]) -> int:
-    """Writes that the database acknowledged."""
-    return sum(event.kind == "ok" and event.action == "write" for event in events)
+def acknowledged(events: Sequence[history.Event], by: str | None = None) -> int:
+    """Writes that the database acknowledged to anybody, or to one process."""
+    writes = (event for event in events if event.action == "write" and by in (None, event.process))
+    return sum(event.kind == "ok" for event in writes)
 
 
 def log_folder(parent: Path) -> Path:
@@ -243,11 +244,11 @@ async def enqueue(
     return sum(jobs)
 
 
-async def until_acknowledged(workers: Fleet, more: int = 1) -> None:
-    """Until so many more writes were acknowledged."""
-    before = acknowledged(workers.history())
+async def until_acknowledged(workers: Fleet, by: str | None = None) -> None:
+    """Until one more write was acknowledged."""
+    before = acknowledged(workers.history(), by)
 
-    async def enough() -> bool:
-        return acknowledged(workers.history()) >= before + more
+    async def one_more() -> bool:
+        return acknowledged(workers.history(), by) > before
 
-    await until(enough)
+    await until(one_more)

@@ -71,10 +71,19 @@ async def test_a_crash_of_the_server_loses_no_acknowledged_bar(
 ) -> None:
     async with work(orders) as workers:
         for _ in range(2):
-            psutil.Process(postmaster(frail_postgres)).send_signal(number)
-            await until(lambda: asyncio.sleep(0, not frail_postgres.running()))
+            server = psutil.Process(postmaster(frail_postgres))
+            server.send_signal(number)
+            await until(lambda: asyncio.sleep(0, has_ended(server)))  # noqa: B023
             await asyncio.to_thread(frail_postgres.start)
             await until_acknowledged(workers)
+
+
+def has_ended(process: psutil.Process) -> bool:
+    """Whether it has let go of everything, its port too."""
+    try:
+        return process.status() == psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return True
 
 
 def postmaster(server: EmbeddedPostgres) -> int:
