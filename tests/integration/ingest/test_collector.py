@@ -17,7 +17,7 @@ from cluster import metrics
 from cluster.clock import SystemClock
 from cluster.errors import StorageError
 from cluster.ingest.cadence import Cadence
-from cluster.ingest.claims import Claims, scope_of
+from cluster.ingest.claims import Claim, Claims, scope_of
 from cluster.ingest.collector import Collector
 from cluster.ingest.sweep import Sweeper
 from cluster.market.intervals import Interval
@@ -66,6 +66,19 @@ class Recorded:
         return Counter(EACH_SECOND.number(each.next_run_at, 0.5) for each in self.sweeps)
 
 
+class Listening(Claims):
+    """Remembers what the collectors were told."""
+
+    def __init__(self, redis: Redis, scope: str) -> None:
+        super().__init__(redis, scope)
+        self.heard = Counter[Claim]()
+
+    async def claim(self, cadence: Cadence, number: int) -> Claim:
+        told = await super().claim(cadence, number)
+        self.heard[told] += 1
+        return told
+
+
 @asynccontextmanager
 async def running(*collectors: Collector) -> AsyncIterator[None]:
     lives = [asyncio.create_task(each.run()) for each in collectors]
@@ -79,18 +92,16 @@ async def running(*collectors: Collector) -> AsyncIterator[None]:
 
 async def test_two_clusters_on_one_database_do_each_look_once(database: Database, redis: Redis) -> None:
     await watch(database, "SYN0001")
-    clock, scope, record = SystemClock(), a_scope(), Recorded()
-    elsewhere = counted("elsewhere")
+    clock, record, claims = SystemClock(), Recorded(), Listening(redis, a_scope())
     two = [
-        Collector(
-            sweeper(database, clock, Named("a", clock)), record, [EACH_SECOND], clock, Claims(redis, scope)
-        )
+        Collector(sweeper(database, clock, Named("a", clock)), record, [EACH_SECOND], clock, claims)
         for _ in range(2)
     ]
     async with running(*two):
         await record.until(4)
     assert set(record.numbers().values()) == {1}
-    assert counted("elsewhere") > elsewhere
+    assert claims.heard["ours"] == len(record.sweeps)
+    assert claims.heard["theirs"] + claims.heard["done"] >= 1
 
 
 async def test_without_redis_everybody_looks_unless_that_is_forbidden(database: Database) -> None:
