@@ -99,7 +99,8 @@ def test_what_jobs_count_is_on_the_page_too(finsight: Whole) -> None:
     page = httpx.get(f"{finsight.url}/metrics", timeout=30).text
 
     counted = [line for line in page.splitlines() if line.startswith('gaps_found_total{interval="1d"}')]
-    assert [float(line.split()[1]) for line in counted] == [2.0], counted  # the whole history of two symbols
+    # The whole history of two symbols by the job, and what the watch over gaps has found since.
+    assert [float(line.split()[1]) >= 2 for line in counted] == [True], counted
 
 
 def test_status_shows_every_part_and_what_is_stored(finsight: Whole) -> None:
