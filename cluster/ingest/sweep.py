@@ -15,7 +15,7 @@ import pyarrow as pa
 
 from cluster import logs, metrics
 from cluster.clock import Clock
-from cluster.errors import InputError, InvalidSymbol, NotEntitled, ProviderError
+from cluster.errors import InputError, InvalidSymbol, NotEntitled, ProviderDown, ProviderError
 from cluster.ingest import slots, stored
 from cluster.ingest.cadence import Cadence
 from cluster.ingest.market import Market
@@ -39,6 +39,8 @@ _BATCHES_AT_ONCE = 2
 """Of one provider: while one batch is written the next is fetched."""
 _SHARE = 0.8
 """Of the time until the next look, what a batch may take; who is not reached by then comes first then."""
+_LEAST_S = 10.0
+"""A batch has at least this long, also where looks follow each other faster."""
 
 
 class CollectedSource(RoutedSource, Protocol):
@@ -72,6 +74,10 @@ class _Look:
     until: datetime
     memory: Memory
     tally: _Tally = field(default_factory=_Tally)
+    turns: dict[str, asyncio.Semaphore] = field(
+        default_factory=lambda: defaultdict(lambda: asyncio.Semaphore(_BATCHES_AT_ONCE))
+    )
+    """By provider; not shared with other looks, for a slow one must not hold up the minutes."""
 
 
 class Sweeper:
@@ -91,7 +97,6 @@ class Sweeper:
         self._database, self._sources, self._clock, self._rule = database, dict(sources), clock, rule
         self._shard, self._shards, self._batch_size = shard, shards, batch
         self._router = Router(self._sources, clock, rule)
-        self._turns = {name: asyncio.Semaphore(_BATCHES_AT_ONCE) for name in self._sources}
         self._memories: dict[tuple[Tier, Interval], Memory] = defaultdict(Memory)
 
     async def graces_s(self, interval: Interval) -> list[float]:
@@ -102,8 +107,8 @@ class Sweeper:
     async def sweep(self, cadence: Cadence, until: datetime) -> Sweep:
         """Collect what is there; `until` is when the next look is due.
 
-        Raises `StorageError` when the database does not tell what there is to do; whatever happens to a
-        symbol or a batch is counted, logged and tried again by the next look.
+        Raises `StorageError`, or a group of it, when the database does not tell what there is to do; whatever
+        happens to a symbol or a batch is counted, logged and tried again by the next look.
         """
         started_at = self._clock.now()
         expected_lag_s = cadence.expected_lag_s(await self.graces_s(cadence.interval))
@@ -198,7 +203,7 @@ class Sweeper:
     ) -> dict[int, Exception]:
         provider, grace_s = first.provider, first.offer.grace_s
         names = {place: market.symbols[place] for place in places.tolist()}
-        async with self._turns[provider]:
+        async with look.turns[provider]:
             asked_at = self._clock.now()
             many = await self._asked(look, provider, list(names.values()), start, end)
             table, symbol = market.usable(many.table, provider, asked_at, grace_s)
@@ -220,12 +225,16 @@ class Sweeper:
     async def _asked(
         self, look: _Look, provider: str, names: Sequence[str], start: datetime, end: datetime
     ) -> Many:
-        within_s = max(1.0, _SHARE * (look.until - self._clock.now()).total_seconds())
+        left_s = max(_LEAST_S, (look.until - self._clock.now()).total_seconds())
         source, interval = self._sources[provider], look.cadence.interval
         try:
-            return await source.fetch_many(names, interval, start, end, within_s)
+            async with asyncio.timeout(left_s):
+                return await source.fetch_many(names, interval, start, end, _SHARE * left_s)
         except (ProviderError, InputError) as error:
             return Many(bars.empty(), dict.fromkeys(names, error))
+        except TimeoutError:
+            late = ProviderDown(f"provider {provider} did not answer within {left_s:g} s")
+            return Many(bars.empty(), dict.fromkeys(names, late))
 
     async def _written(self, table: pa.Table) -> WriteResult | None:
         """What the transaction did; `None` when it failed: the next look reads it all again."""

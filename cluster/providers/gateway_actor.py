@@ -171,8 +171,9 @@ class RemoteGateway:
         end: datetime,
         within_s: float = 60.0,
     ) -> Many:
-        """See `Gateway.fetch_many`; errors as those of `fetch`."""
-        return await self._ask(self._handle.fetch_many.remote(symbols, interval, start, end, within_s))
+        """See `Gateway.fetch_many`; errors as those of `fetch`, `ProviderDown` `within_s` later."""
+        answer = self._handle.fetch_many.remote(symbols, interval, start, end, within_s)
+        return await self._ask(answer, self._timeout_s + within_s)
 
     async def quote(self, symbol: str) -> Quote:
         """See `Gateway.quote`; errors as those of `fetch`."""
@@ -199,12 +200,13 @@ class RemoteGateway:
         standing: Standing = await self._ask(self._handle.standing.remote())
         return standing
 
-    async def _ask(self, answer: Awaitable[Answer]) -> Answer:
+    async def _ask(self, answer: Awaitable[Answer], timeout_s: float | None = None) -> Answer:
+        timeout_s = timeout_s or self._timeout_s
         try:
-            return await asyncio.wait_for(answer, self._timeout_s)
+            return await asyncio.wait_for(answer, timeout_s)
         except TimeoutError:
             raise ProviderDown(
-                f"the gateway of provider {self.provider} did not answer within {self._timeout_s:g} s"
+                f"the gateway of provider {self.provider} did not answer within {timeout_s:g} s"
             ) from None
         except RayTaskError as error:
             if isinstance(error.cause, FinSightError):

@@ -43,7 +43,9 @@ class Named:
         self, name: str, clock: Clock, *, grace_s: float = 0.0, factor: float = 1.0, running_bar: bool = False
     ) -> None:
         self.name, self._clock, self._grace_s, self._factor = name, clock, grace_s, factor
-        self.capabilities: Capabilities = replace(SyntheticProvider.capabilities, grace_s=grace_s)
+        self.capabilities: Capabilities = replace(
+            SyntheticProvider.capabilities, symbols=None, grace_s=grace_s
+        )
         self._bars = SyntheticProvider(clock=clock, running_bar=running_bar)
         self.down: set[str] = set()
         self.asked: list[tuple[str, datetime, datetime]] = []

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from datetime import timedelta
+from datetime import datetime, timedelta
 
+import pyarrow as pa
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -22,6 +23,7 @@ from cluster.storage.database import Database
 from tests.integration.ingest.market import (
     LIVE,
     M1,
+    MINUTES,
     Named,
     Together,
     at,
@@ -210,6 +212,25 @@ async def test_a_symbol_that_fails_stops_no_other_and_goes_to_the_next_provider(
     assert await stored(database, "SYN0001") == []
     assert (await stored(database, "SYN0002"))[-1] == ("11:59", "b", True, 0)
     assert (await stored(database, "SYN0003"))[-1] == ("11:59", "a", True, 0)
+
+
+class Hanging(Named):
+    """Never answers."""
+
+    async def bars(self, symbol: str, interval: Interval, start: datetime, end: datetime) -> pa.Table:
+        await asyncio.Event().wait()
+        raise AssertionError
+
+
+async def test_a_provider_that_hangs_is_left_for_the_next_before_the_next_look_is_due(
+    database: Database, clock: FakeClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("cluster.ingest.sweep._LEAST_S", 0.2)
+    await watch(database, "SYN0001")
+    one = sweeper(database, clock, Hanging("a", clock), Named("b", clock))
+    found = await one.sweep(MINUTES, clock.now())
+    assert (found.failed, found.bars) == (0, 9)
+    assert (await stored(database, "SYN0001"))[-1] == ("11:59", "b", True, 0)
 
 
 async def test_an_outage_is_made_up_for_when_it_is_over(database: Database, clock: FakeClock) -> None:
