@@ -134,6 +134,7 @@ class Router:
         errors: list[Exception] = [one for one in told.values() if isinstance(one, ProviderDown)]
         standings = [one for one in told.values() if isinstance(one, Standing)]
         empty: tuple[str, pa.Table] | None = None
+        part: Interrupted | None = None
         for one in ranked(want, standings, self._clock.now(), rule):
             if not worth_asking(one, want, errors, self._clock.now()):
                 continue
@@ -141,9 +142,13 @@ class Router:
                 continue
             try:
                 table = await ask(self._sources[one.provider])
-            except Interrupted:  # what it gave is kept; who gives the rest is another choice
-                announce(want, one.provider)
-                raise
+            except Interrupted as error:
+                if error.bars.num_rows:  # what it gave is kept; who gives the rest is another choice
+                    announce(want, one.provider)
+                    raise
+                part = part or error  # its word alone does not prove that there are none
+                errors.append(error.cause)
+                continue
             except (ProviderError, InputError) as error:
                 errors.append(error)
                 continue
@@ -152,6 +157,8 @@ class Router:
                 return one.provider, table
             empty = empty or (one.provider, table)
         if empty is None:
+            if part is not None:
+                raise part
             raise hopeful(want, errors, self._clock.now())
         return empty
 

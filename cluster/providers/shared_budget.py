@@ -107,17 +107,20 @@ class SharedBudget:
         self, *, weight: int = 0, close_us: int = 0, usage: Mapping[str, int] | None = None
     ) -> Reply:
         """One atomic step; `RateLimited` when Redis is out of reach."""
+        windows, keys = self._windows, self._keys
         numbers: list[Any] = [weight, close_us, self._name, uuid4().hex]
-        for window, remembered in zip(self._windows, self._remembered(), strict=True):
+        for window, remembered in zip(windows, self._remembered(), strict=True):
             numbers += [window.limit, _us(window), used_of(window, usage or {}), remembered]
         try:
             async with asyncio.timeout(self._timeout_s):
-                taken, now_us, wait_us, name, *left = await self._script(keys=self._keys, args=numbers)
+                taken, now_us, wait_us, name, *left = await self._script(keys=keys, args=numbers)
         except (RedisError, OSError, TimeoutError) as error:
             raise self._out_of_reach(error) from None
-        self._left = self._heard = tuple(left)
-        self._heard_s, self._name = self._clock.monotonic_s(), name
-        return Reply(bool(taken), now_us, wait_us, self._left)
+        self._name = name
+        if windows is self._windows:  # else it is about windows that were replaced meanwhile
+            self._left = self._heard = tuple(left)
+            self._heard_s = self._clock.monotonic_s()
+        return Reply(bool(taken), now_us, wait_us, tuple(left))
 
     def _remembered(self) -> list[int]:
         """What was used of every window when this gateway last heard of it; 0 when that is too long ago."""

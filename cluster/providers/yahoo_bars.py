@@ -35,6 +35,8 @@ _SPLIT_LIKE = np.array([3, 4, 5, 6, 7, 8, 10, 15, 20, 25, 30, 50], dtype=np.floa
 _LATE_SPLIT = timedelta(days=14)
 """A split may be told so many days late."""
 _ROWS_TO_JUDGE_STEPS = 8
+_AROUND = 6
+"""Dividends before and after one that it is compared with."""
 
 Places = npt.NDArray[np.intp]
 
@@ -77,9 +79,9 @@ def raw_actions(
 ) -> tuple[list[CorporateAction], list[CorporateAction]]:
     """The actions with dividends as they were paid, and those that are not believed.
 
-    A dividend some hundred times larger or smaller than the middle one is in the wrong unit of currency.
+    A dividend some hundred times larger or smaller than those around it is in the wrong unit of currency.
     """
-    amounts = [action.value for action in told if action.kind == "dividend"]
+    usual = _usual_dividends(told)
     good: list[CorporateAction] = []
     doubtful: list[CorporateAction] = []
     for action in told:
@@ -89,8 +91,15 @@ def raw_actions(
         ratio = split_ratios(np.array([action.ex_date], dtype="datetime64[D]"), splits)
         value = shortest(action.value * ratio, np.where(ratio == 1, 0.0, ratio * 5e-7))
         paid = replace(action, value=float(value[0]))
-        (doubtful if bars.hundredfold(np.log(action.value / median(amounts))) else good).append(paid)
+        (doubtful if bars.hundredfold(np.log(action.value / usual[action])) else good).append(paid)
     return good, doubtful
+
+
+def _usual_dividends(told: Sequence[CorporateAction]) -> dict[CorporateAction, float]:
+    """For each dividend the middle one of those around it: over decades they grow a hundredfold, too."""
+    paid = sorted((action for action in told if action.kind == "dividend"), key=lambda each: each.ex_date)
+    around = (paid[max(0, at - _AROUND) : at + _AROUND + 1] for at in range(len(paid)))
+    return {action: median(each.value for each in near) for action, near in zip(paid, around, strict=True)}
 
 
 def half_hours(quarters: pa.Table, calendar: str) -> pa.Table:
@@ -229,9 +238,10 @@ def _check_splits(
     """Raise `Malformed` for steps of a split. The rows are divided by splits, so they have none."""
     if not chart.can_split:
         return
+    begins = np.flatnonzero(days[1:] != days[:-1])  # a split shows in the step from one session to the next
     with np.errstate(divide="ignore", invalid="ignore"):
-        between = close[1:] / close[:-1]
-    steps = dict(zip(days[1:].tolist(), between.tolist(), strict=True))
+        between = close[begins + 1] / close[begins]
+    steps = dict(zip(days[begins + 1].tolist(), between.tolist(), strict=True))
     recent = (now - _LATE_SPLIT).date()
     for day, step in steps.items():
         _check_split(chart.symbol, day, step, [split.value for split in splits if split.ex_date == day])

@@ -98,6 +98,16 @@ async def test_what_the_provider_tells_one_holds_for_all(valkey_url: str) -> Non
         assert await other.reserve(1) > 990
 
 
+async def test_other_windows_that_come_while_a_call_is_decided_take_over(valkey_url: str) -> None:
+    async with sharing(valkey_url, HOUR) as [budget]:
+        under_way = asyncio.create_task(budget.reserve(1))
+        await asyncio.sleep(0)
+        budget.renew((HOUR, Window(limit=25, seconds=86_400)))
+        assert await under_way == 0
+        assert await budget.reserve(1) == 0
+        assert [window.left for window in budget.left()] == [48, 24]
+
+
 async def test_scopes_are_apart(valkey_url: str) -> None:
     async with sharing(valkey_url, HOUR) as [one], sharing(valkey_url, HOUR) as [other]:
         await one.reserve(50)

@@ -13,7 +13,7 @@ from structlog.testing import capture_logs
 
 from cluster import metrics
 from cluster.clock import FakeClock
-from cluster.errors import InvalidSymbol, Malformed, NotEntitled, ProviderDown, RateLimited
+from cluster.errors import Interrupted, InvalidSymbol, Malformed, NotEntitled, ProviderDown, RateLimited
 from cluster.market import bars
 from cluster.market.intervals import Interval
 from cluster.providers.gateway import Gateway, GatewayPolicy
@@ -242,6 +242,30 @@ async def test_that_there_are_no_bars_is_confirmed_by_others_that_are_not_dear()
 async def test_an_empty_answer_stands_when_the_others_fail() -> None:
     sources = {"none": Source("none", 0), "broken": Source("broken", ProviderDown("reset"))}
     assert await fetch(sources) == ("none", 0)
+
+
+def broken_off(bars_told: int) -> Interrupted:
+    ones = np.ones(bars_told)
+    ts = np.datetime64("2025-10-08T14:00", "us") + np.arange(bars_told) * np.timedelta64(60, "s")
+    told = bars.from_columns("AAA", WANT.interval, ts, ones, ones, ones, ones, None, source="x")
+    return Interrupted(told, WANT.start + timedelta(minutes=5), ProviderDown("reset"))
+
+
+async def test_a_part_without_bars_is_no_proof_and_the_next_is_asked() -> None:
+    part, other = Source("part", broken_off(0)), Source("other", 3)
+    assert await fetch({"part": part, "other": other}) == ("other", 3)
+    alone = {"part": part, "broken": Source("broken", ProviderDown("reset"))}
+    with pytest.raises(
+        Interrupted, match="answered up to"
+    ):  # nobody else can tell: the job goes on behind it
+        await fetch(alone)
+
+
+async def test_a_part_with_bars_is_kept_before_anybody_else_is_asked() -> None:
+    part, other = Source("part", broken_off(2)), Source("other", 3)
+    with pytest.raises(Interrupted):
+        await fetch({"part": part, "other": other})
+    assert other.asked == 0
 
 
 async def test_a_gateway_that_restarts_is_no_reason_to_give_up() -> None:

@@ -314,6 +314,17 @@ def test_a_step_like_a_split_that_is_not_told_yet_is_malformed_in_its_first_days
     assert read(rows, now=datetime(2020, 10, 2, tzinfo=UTC)).num_rows == 2  # by then it is a crash
 
 
+def test_in_minutes_the_step_from_one_session_to_the_next_is_looked_at() -> None:
+    rows = [
+        flat("2020-08-28T19:58", 499.23),
+        flat("2020-08-28T19:59", 499.23),
+        flat("2020-08-31T13:30", 129.04),
+        flat("2020-08-31T13:31", 129.10),
+    ]
+    with pytest.raises(Malformed, match="not divided once by the split of 4"):
+        read(rows, Interval.M1, splits=splits(d2020_08_31=4.0), now=datetime(2020, 9, 1, tzinfo=UTC))
+
+
 @pytest.mark.parametrize("wrong", ["2025-07-01", "2025-07-02", "2025-07-03", "2025-07-04"])
 def test_a_row_in_another_unit_is_left_out_and_logged_wherever_it_stands(wrong: str) -> None:
     days = ("2025-07-01", "2025-07-02", "2025-07-03", "2025-07-04")
@@ -367,6 +378,14 @@ def test_a_dividend_in_pounds_among_those_in_pence_is_not_believed() -> None:
     good, doubtful = raw_actions(chart.actions, [])
     assert [action.value for action in good] == [9, 9]
     assert [action.value for action in doubtful] == [0.09]
+
+
+def test_dividends_that_grow_a_hundredfold_over_decades_are_believed() -> None:
+    told = [
+        CorporateAction("HD", date(1990 + n // 4, 3 * (n % 4) + 1, 1), "dividend", 0.002 * 1.08**n, "yahoo")
+        for n in range(120)
+    ]
+    assert raw_actions(told, []) == (told, [])
 
 
 def test_a_split_by_nothing_is_malformed() -> None:
