@@ -201,7 +201,7 @@ def worker_options(settings: Settings) -> WorkerOptions:
         limits=settings.backfill_limits,
         provider_limits=settings.backfill_provider_limits,
         batch=settings.backfill_batch_size,
-        concurrency=4 * settings.backfill_batch_size,
+        concurrency=2 * settings.backfill_batch_size,
         listens=settings.backfill_notify,
         lease_s=settings.backfill_lease_s,
         log_level=settings.log_level,

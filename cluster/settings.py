@@ -216,7 +216,9 @@ class Settings(BaseModel):
     max_data_points: int = _setting("MAX_DATA_POINTS", 100_000, "Most bars or rows in one request.", gt=0)
     max_body_bytes: int = _setting("FINSIGHT_MAX_BODY_BYTES", 8_000_000, "Largest request body.", gt=0)
 
-    backfill_batch_size: int = _setting("BACKFILL_BATCH_SIZE", 8, "Jobs that a worker claims at once.", gt=0)
+    backfill_batch_size: int = _setting(
+        "BACKFILL_BATCH_SIZE", 8, "Jobs that a worker claims at once; it runs twice as many.", gt=0
+    )
     backfill_lease_s: float = _setting(
         "BACKFILL_LEASE_S", 60.0, "Length of a lease without a heartbeat.", gt=0
     )
@@ -232,10 +234,12 @@ class Settings(BaseModel):
     backfill_history_days: float = _setting(
         "BACKFILL_HISTORY_DAYS", 30.0, "How long finished backfill jobs are kept, in days.", gt=0
     )
-    backfill_max_concurrency_t0: int = _setting("BACKFILL_MAX_CONCURRENCY_T0", 8, "Running jobs of T0.", gt=0)
-    backfill_max_concurrency_t1: int = _setting("BACKFILL_MAX_CONCURRENCY_T1", 4, "Running jobs of T1.", gt=0)
-    backfill_max_concurrency_t2: int = _setting("BACKFILL_MAX_CONCURRENCY_T2", 4, "Running jobs of T2.", gt=0)
-    backfill_max_concurrency_t3: int = _setting("BACKFILL_MAX_CONCURRENCY_T3", 2, "Running jobs of T3.", gt=0)
+    backfill_max_concurrency_t0: int = _setting(
+        "BACKFILL_MAX_CONCURRENCY_T0", 16, "Running jobs of T0.", gt=0
+    )
+    backfill_max_concurrency_t1: int = _setting("BACKFILL_MAX_CONCURRENCY_T1", 8, "Running jobs of T1.", gt=0)
+    backfill_max_concurrency_t2: int = _setting("BACKFILL_MAX_CONCURRENCY_T2", 8, "Running jobs of T2.", gt=0)
+    backfill_max_concurrency_t3: int = _setting("BACKFILL_MAX_CONCURRENCY_T3", 4, "Running jobs of T3.", gt=0)
 
     model_name: str = _setting(
         "FINSIGHT_MODEL_NAME", "finsight-1d", "Registered model that is trained and served."

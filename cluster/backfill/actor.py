@@ -55,7 +55,7 @@ class WorkerOptions:
     provider_limits: Mapping[str, int] = field(default_factory=dict)
     """Most running jobs a provider, over all workers."""
     batch: int = 8
-    concurrency: int = 32
+    concurrency: int = 16
     listens: bool = True
     """Whether to be woken when jobs are queued, instead of looking now and then only."""
     lease_s: float = 60.0
