@@ -185,7 +185,8 @@ class Worker:
             await self._jobs.pause(provider, error.retry_at, explain(error))
 
     async def _holes(self, lease: Lease, checked: bars.Validated) -> list[Hole]:
-        end = settled_end(lease.end, lease.interval, self._clock.now(), self._grace_s)
+        now = min(self._clock.now(), lease.leased_at)  # by a clock that is ahead the future is missing
+        end = settled_end(lease.end, lease.interval, now, self._grace_s)
         if end <= lease.start:
             return []
         expected = await self._expected(lease.symbol, lease.interval, lease.start, end)

@@ -53,7 +53,8 @@ WHERE p.until < EXCLUDED.until
 
 # See schema/0010_backfill_scopes.sql.
 _CLAIM = """
-SELECT id, lease_token, symbol, interval, start_ts, end_ts, tier, provider, attempt, max_attempts, lease_until
+SELECT id, lease_token, symbol, interval, start_ts, end_ts, tier, provider, attempt, max_attempts, leased_at,
+       lease_until
 FROM claim_backfill_jobs($1, $2, $3, $4, $5, $6, $7, $8)
 """
 

@@ -31,6 +31,7 @@ def lease(job: int) -> Lease:
         provider=None,
         attempt=1,
         max_attempts=3,
+        leased_at=T,
         lease_until=T,
     )
 
