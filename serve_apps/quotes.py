@@ -85,16 +85,18 @@ class Quotes:
 
     async def _able(self, instrument: Instrument) -> list[tuple[str, QuoteSource]]:
         sources = self._sources()
-        found = await asyncio.gather(*(_standing(source) for source in sources.values()))
+        within_s = self._timeout_s / 4  # one gateway that hangs leaves the others most of the time
+        found = await asyncio.gather(*(_standing(source, within_s) for source in sources.values()))
         standings = [one for one in found if one is not None and _can(one, instrument)]
         standings.sort(key=lambda one: (one.health_score < WELL, one.seconds_per_call))
         return [(one.provider, sources[one.provider]) for one in standings]
 
 
-async def _standing(source: QuoteSource) -> Standing | None:
+async def _standing(source: QuoteSource, within_s: float) -> Standing | None:
     try:
-        return await source.standing()
-    except FinSightError:
+        async with asyncio.timeout(within_s):
+            return await source.standing()
+    except (FinSightError, TimeoutError):
         return None
 
 

@@ -8,7 +8,7 @@ from typing import Protocol
 
 from cluster import logs
 from cluster.clock import Clock
-from cluster.errors import InputError, InvalidSymbol, NotEntitled, ProviderDown, ProviderError
+from cluster.errors import InputError, InvalidSymbol, Malformed, NotEntitled, ProviderDown, ProviderError
 from cluster.market.adjustments import CorporateAction
 from cluster.providers.stats import Standing
 from cluster.storage import corporate_actions
@@ -75,6 +75,7 @@ async def _tellers(sources: Mapping[str, ActionSource]) -> dict[str, ActionSourc
 async def _ask(database: Database, tellers: Mapping[str, ActionSource], symbol: str, now: datetime) -> bool:
     """Store what the first that knows `symbol` tells; whether it is worth to ask for the next symbol."""
     passing: list[str] = []
+    away = 0
     for name, source in tellers.items():
         try:
             told = await source.actions(symbol, _EARLIEST, now + _ANNOUNCED)
@@ -82,6 +83,7 @@ async def _ask(database: Database, tellers: Mapping[str, ActionSource], symbol: 
             continue
         except ProviderError as error:
             passing.append(f"{name}: {error}")
+            away += not isinstance(error, Malformed)  # that is about this symbol, and others may do better
             continue
         written = await corporate_actions.store(database, symbol, name, told)
         if written.inserted or written.revised:
@@ -92,4 +94,4 @@ async def _ask(database: Database, tellers: Mapping[str, ActionSource], symbol: 
         log.warning("corporate_actions_unknown", symbol=symbol, reason="; ".join(passing))
     else:  # nobody has it; that may be another tomorrow
         await corporate_actions.store(database, symbol, None, [])
-    return len(passing) < len(tellers)
+    return away < len(tellers)

@@ -21,7 +21,7 @@ from cluster.market.adjustments import CorporateAction
 from cluster.market.intervals import Interval
 from cluster.market.symbols import Instrument
 from cluster.providers import finnhub_wire as wire
-from cluster.providers.exchange_time import NEW_YORK, first_open
+from cluster.providers.exchange_time import NEW_YORK, first_open, session_date
 from cluster.providers.finnhub_wire import CALENDAR, NAME, RESOLUTION
 from cluster.providers.http import Answer, Http, Throttled
 from cluster.providers.protocol import Capabilities, Quote, Step
@@ -155,10 +155,11 @@ class FinnhubProvider:
         return kept.splits
 
     def _known_splits(self, symbol: str, since: datetime) -> _Splits | None:
-        kept = self._splits.get(symbol)
-        if kept is None or kept.since > since or self._now() - kept.read_at > SPLITS_KEPT:
+        kept, now = self._splits.get(symbol), self._now()
+        if kept is None or kept.since > since or now - kept.read_at > SPLITS_KEPT:
             return None
-        return kept
+        # With a new day a new split may divide what is answered.
+        return kept if session_date(kept.read_at, NEW_YORK) == session_date(now, NEW_YORK) else None
 
     async def _get(self, path: str, params: Mapping[str, str | int]) -> Answer:
         if not self._has_key:

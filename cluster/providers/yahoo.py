@@ -11,6 +11,7 @@ import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from zoneinfo import ZoneInfo
 
 import pyarrow as pa
 import structlog
@@ -59,6 +60,8 @@ _EARLIEST = datetime(1990, 1, 1, tzinfo=UTC)
 _DAY = timedelta(days=1)
 _SPLITS_KEPT = timedelta(hours=1)
 _AGREES_AFTER = timedelta(minutes=5)
+_UNIT_HOLDS = timedelta(days=1)
+"""Another unit of currency that has been told for so long, and no other, is the unit now."""
 
 _log = structlog.get_logger(__name__)
 
@@ -118,8 +121,10 @@ class YahooProvider:
         self._throttled = 0
         self._forbidden = 0
         self._calendars: dict[str, str] = {}
+        self._zones: dict[str, ZoneInfo] = {}
         self._unsplittable: set[str] = set()
         self._currencies: dict[str, str] = {}
+        self._doubted: dict[str, tuple[str, datetime]] = {}
         self._splits: dict[str, _Splits] = {}
         self._seen: dict[str, _Seen] = {}
 
@@ -225,10 +230,12 @@ class YahooProvider:
         return kept.splits
 
     def _known_splits(self, symbol: str, since: datetime) -> _Splits | None:
-        kept = self._splits.get(symbol)
-        if kept is None or kept.since > since or self._now() - kept.read_at > _SPLITS_KEPT:
+        kept, now = self._splits.get(symbol), self._now()
+        if kept is None or kept.since > since or now - kept.read_at > _SPLITS_KEPT:
             return None
-        return kept
+        # With a new day a new split may divide what is answered.
+        zone = self._zones[symbol]
+        return kept if kept.read_at.astimezone(zone).date() == now.astimezone(zone).date() else None
 
     async def _events(self, symbol: str, start: datetime) -> Chart | None:
         """A chart of few rows with all actions since `start`."""
@@ -247,7 +254,7 @@ class YahooProvider:
         answer = await self._get(f"/v8/finance/chart/{spelled_by_yahoo(parse_symbol(symbol))}", params)
         chart = await asyncio.to_thread(lambda: parse_chart(answer.json(), symbol, interval))
         if chart is not None:
-            self._calendars[symbol] = chart.calendar
+            self._calendars[symbol], self._zones[symbol] = chart.calendar, chart.zone
             if not chart.can_split:
                 self._unsplittable.add(symbol)
             self._require_currency(chart)
@@ -283,8 +290,13 @@ class YahooProvider:
         return RateLimited(told, max(retry_at, self._now() + wait))
 
     def _require_currency(self, chart: Chart) -> None:
-        known = self._currencies.setdefault(chart.symbol, chart.currency)
-        if known != chart.currency:
+        known, now = self._currencies.setdefault(chart.symbol, chart.currency), self._now()
+        other, since = self._doubted.get(chart.symbol, ("", now))
+        if known == chart.currency or (other == chart.currency and now - since >= _UNIT_HOLDS):
+            self._currencies[chart.symbol] = chart.currency
+            self._doubted.pop(chart.symbol, None)
+        else:
+            self._doubted[chart.symbol] = chart.currency, since if other == chart.currency else now
             raise Malformed(f"yahoo told {chart.symbol} in {known} before and in {chart.currency} now")
 
     def _agreed(self, symbol: str, table: pa.Table) -> pa.Table:

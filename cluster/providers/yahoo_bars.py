@@ -23,13 +23,10 @@ from cluster.market.bars import PRICES, Flags, Floats
 from cluster.market.calendars import ALWAYS_OPEN
 from cluster.market.instants import Instants, to_instant, to_moment
 from cluster.market.intervals import Interval
-from cluster.providers.exchange_time import Placed, place_daily, place_intraday
+from cluster.providers.exchange_time import SETTLE, Placed, place_daily, place_intraday
 from cluster.providers.yahoo_wire import NAME, Chart, local_date
 
 _log = structlog.get_logger(__name__)
-
-GRACE = timedelta(seconds=60)
-"""So long after its close a bar may still change."""
 
 _SPLIT_LIKE = np.array([3, 4, 5, 6, 7, 8, 10, 15, 20, 25, 30, 50], dtype=np.float64)
 _LATE_SPLIT = timedelta(days=14)
@@ -68,7 +65,7 @@ def raw_bars(chart: Chart, interval: Interval, splits: Sequence[CorporateAction]
     ratio = split_ratios(days, effective)
     open_, high, low, close = (_raw(values[name], ratio) for name in PRICES)
     volume = np.where(ratio == 1, values["volume"], np.round(values["volume"] / ratio))
-    final = closes + np.timedelta64(GRACE) <= to_instant(now)
+    final = closes + np.timedelta64(SETTLE) <= to_instant(now)
     return bars.from_columns(
         chart.symbol, interval, opens, open_, high, low, close, volume, source=NAME, is_final=final
     )

@@ -65,6 +65,14 @@ class Gone(Telling):
         raise ProviderDown("not running")
 
 
+class Hanging(Telling):
+    """A gateway that does not even tell how it stands."""
+
+    async def standing(self) -> Standing:
+        await asyncio.Event().wait()
+        raise AssertionError
+
+
 async def test_the_price_is_kept_shortly_and_asked_for_once_by_many() -> None:
     clock, source = FakeClock(NOW), Telling(TOLD, Quote("AAPL", 282.0, NOW, "finnhub"))
     quotes = Quotes(lambda: {"cheap": source}, clock, kept_s=5.0)
@@ -123,6 +131,11 @@ async def test_the_cheap_are_asked_before_the_dear_and_the_next_when_one_fails()
     told = await quotes.latest(AAPL)
     assert told is not None
     assert told.source == "dear"
+
+
+async def test_a_gateway_that_hangs_does_not_keep_the_others_from_telling() -> None:
+    sources = {"hangs": Hanging(TOLD), "cheap": Telling(TOLD)}
+    assert await Quotes(lambda: sources, FakeClock(NOW), timeout_s=2.0).latest(AAPL) == TOLD
 
 
 async def test_without_providers_there_is_no_price() -> None:

@@ -11,7 +11,7 @@ import pytest
 
 from cluster.clock import FakeClock
 from cluster.duties.corporate_actions import refresh
-from cluster.errors import InvalidSymbol, ProviderDown, RateLimited
+from cluster.errors import InvalidSymbol, Malformed, ProviderDown, RateLimited
 from cluster.market.adjustments import Adjusted, CorporateAction
 from cluster.market.intervals import Interval
 from cluster.providers.gateway import Gateway
@@ -147,6 +147,13 @@ async def test_a_limit_ends_the_round_and_the_symbol_is_asked_for_again_after_an
         await connection.execute("UPDATE corporate_action_checks SET asked_at = asked_at - interval '61 min'")
     await refresh(database, {"told": source}, FakeClock(NOW))
     assert source.asked == ["ONE", "ONE", "TWO"]
+
+
+async def test_one_symbol_that_is_told_wrong_does_not_keep_the_others_waiting(database: Database) -> None:
+    await list_symbols(database, ("ONE", "equity", "T0", True), ("TWO", "equity", "T1", True))
+    source = Told(Malformed("in pounds before and in pence now"))
+    await refresh(database, {"told": source}, FakeClock(NOW))
+    assert source.asked == ["ONE", "TWO"]
 
 
 async def test_the_next_source_is_asked_for_what_the_first_does_not_know_and_not_who_tells_none(

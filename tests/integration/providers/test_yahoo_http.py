@@ -276,13 +276,31 @@ async def test_a_server_that_hangs_is_down(url: str, service: Yahoo, clock: Fake
             await daily(provider)
 
 
-async def test_a_change_of_the_unit_of_currency_is_malformed(provider: YahooProvider, service: Yahoo) -> None:
+async def test_a_change_of_the_unit_of_currency_is_malformed_for_a_day(
+    provider: YahooProvider, service: Yahoo, clock: FakeClock
+) -> None:
     service.put("VOD.L", "1d", [flat("2025-06-02T07:00", 72.5)], LONDON)
     asked = ("VOD.L", Interval.D1, day("2025-06-01"), day("2025-06-03"))
     assert closes(await provider.bars(*asked)) == {"06-02T07:00": 72.5}
     service.metas["VOD.L"] = {**LONDON, "currency": "GBP"}
     with pytest.raises(Malformed, match=r"VOD\.L in GBp before and in GBP now"):
         await provider.bars(*asked)
+    clock.advance(86_401)
+    assert closes(await provider.bars(*asked)) == {"06-02T07:00": 72.5}  # nobody tells the old one any more
+
+
+async def test_a_split_of_a_new_day_is_undone_though_those_of_the_day_before_are_kept(
+    provider: YahooProvider, service: Yahoo, clock: FakeClock
+) -> None:
+    service.put("AAPL", "1d", [flat("2020-08-27T13:30", 500.04)])
+    clock.advance(
+        (datetime(2025, 6, 5, 3, 50, tzinfo=UTC) - clock.now()).total_seconds()
+    )  # ten minutes before midnight in New York
+    assert closes(await daily(provider, "2020-08-27", "2020-08-28")) == {"08-27T13:30": 500.04}
+    clock.advance(1_200)
+    service.put("AAPL", "1d", [flat("2020-08-27T13:30", 250.02)])
+    service.splits["AAPL"] = [split("2025-06-05T04:00", 2)]
+    assert closes(await daily(provider, "2020-08-27", "2020-08-28")) == {"08-27T13:30": 500.04}
 
 
 async def test_a_key_goes_to_a_paid_gateway_and_into_no_error(

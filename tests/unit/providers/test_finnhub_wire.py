@@ -113,19 +113,19 @@ def test_candles_of_extended_hours_are_no_bars() -> None:
     assert opens(parse(candles(*labels))) == [utc("2023-06-30 13:30"), utc("2023-07-03 16:59")]
 
 
-def test_a_candle_is_final_from_the_moment_of_its_close_on() -> None:
+def test_a_candle_is_final_a_minute_after_its_close() -> None:
     payload = candles("2024-06-03 13:30", "2024-06-03 13:45")
     for now, finals in {
-        utc("2024-06-03 13:59:59"): [True, False],
-        utc("2024-06-03 14:00:00"): [True, True],
+        utc("2024-06-03 14:00:59"): [True, False],
+        utc("2024-06-03 14:01:00"): [True, True],
     }.items():
         assert parse(payload, Interval.M15, now)["is_final"].to_pylist() == finals
 
 
 def test_the_day_of_the_running_session_is_not_final_before_its_early_close() -> None:
     payload = candles("2023-07-03 04:00")
-    assert parse(payload, Interval.D1, utc("2023-07-03 16:59:59"))["is_final"].to_pylist() == [False]
-    assert parse(payload, Interval.D1, utc("2023-07-03 17:00:00"))["is_final"].to_pylist() == [True]
+    assert parse(payload, Interval.D1, utc("2023-07-03 17:00:59"))["is_final"].to_pylist() == [False]
+    assert parse(payload, Interval.D1, utc("2023-07-03 17:01:00"))["is_final"].to_pylist() == [True]
 
 
 def test_volumes_may_be_fractions_and_a_null_one_is_unknown() -> None:
