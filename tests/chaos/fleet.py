@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import asyncpg
+import psutil
 
 from cluster.market.intervals import Interval
 from cluster.providers.synthetic import SyntheticProvider
@@ -252,3 +253,11 @@ async def until_acknowledged(workers: Fleet, by: str | None = None) -> None:
         return acknowledged(workers.history(), by) > before
 
     await until(one_more)
+
+
+def has_ended(process: psutil.Process) -> bool:
+    """Whether it has let go of everything, its port too."""
+    try:
+        return process.status() == psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return True

@@ -73,17 +73,9 @@ async def test_a_crash_of_the_server_loses_no_acknowledged_bar(
         for _ in range(2):
             server = psutil.Process(postmaster(frail_postgres))
             server.send_signal(number)
-            await until(lambda: asyncio.sleep(0, has_ended(server)))  # noqa: B023
+            await until(lambda: asyncio.sleep(0, fleets.has_ended(server)))  # noqa: B023
             await asyncio.to_thread(frail_postgres.start)
             await until_acknowledged(workers)
-
-
-def has_ended(process: psutil.Process) -> bool:
-    """Whether it has let go of everything, its port too."""
-    try:
-        return process.status() == psutil.STATUS_ZOMBIE
-    except psutil.NoSuchProcess:
-        return True
 
 
 def postmaster(server: EmbeddedPostgres) -> int:

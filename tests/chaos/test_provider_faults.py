@@ -1,4 +1,4 @@
-"""A service that hangs, refuses, throttles and sends rubbish: the queue drains, the table is as it should be."""
+"""A service that hangs, refuses, throttles and sends rubbish: the queue drains, no bar is lost or wrong."""
 
 from __future__ import annotations
 
