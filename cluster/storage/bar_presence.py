@@ -29,11 +29,11 @@ _EXPECTED = """
     WHERE symbol = ANY($1::text[]) AND interval = $2 AND is_final AND ts >= $4 AND ts <= $5
 """
 # To count is a third of the work of telling which, and all cores share it: few groups come out of many bars.
-_WHOLE = f"SELECT symbol FROM {_EXPECTED} GROUP BY symbol HAVING count(*) = $6::bigint"
-_PRESENT = f"""
+_WHOLE = "SELECT symbol FROM {expected} GROUP BY symbol HAVING count(*) = $6::bigint"
+_PRESENT = """
 WITH present AS (
     SELECT symbol, (place >> 6)::int AS word, bit_or(1::bigint << (place & 63)::int) AS bits
-    FROM {_EXPECTED} GROUP BY 1, 2)
+    FROM {expected} GROUP BY 1, 2)
 SELECT symbol, array_agg(word) AS words, array_agg(bits) AS bits FROM present GROUP BY symbol
 """
 # Each minute matches a bar of every symbol. The planner, which cannot know how many those are, must not sort
@@ -55,14 +55,14 @@ async def missing(
     if not len(expected) or not symbols:
         return {}
     await connection.execute(_PLAN)
-    table = candle_table(interval)
+    expected_bars = _EXPECTED.format(table=candle_table(interval))
     moments = await asyncio.to_thread(lambda: [to_moment(open_) for open_ in expected])
     range_ = interval, moments, moments[0], moments[-1]
-    rows = await connection.fetch(_WHOLE.format(table=table), symbols, *range_, len(expected))
+    rows = await connection.fetch(_WHOLE.format(expected=expected_bars), symbols, *range_, len(expected))
     whole = {row["symbol"] for row in rows}
     if not (others := [symbol for symbol in symbols if symbol not in whole]):
         return {}
-    rows = await connection.fetch(_PRESENT.format(table=table), others, *range_)
+    rows = await connection.fetch(_PRESENT.format(expected=expected_bars), others, *range_)
     return await asyncio.to_thread(_absent, rows, others, len(expected))
 
 
