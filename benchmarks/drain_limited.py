@@ -1,10 +1,10 @@
 """How much of a provider's limit a refill uses: `python -m benchmarks.drain_limited`.
 
-The synthetic provider with a budget of 20 calls in any second, through its gateway and one backfill worker on
-Ray, with the shipped settings. The first 200 calls, in which the processes begin and the budget gives a burst,
-do not count. Ours is the rate at which the 800 jobs after them are committed, theirs what the limit allows: two
-calls of which the one is 800 after the other are at least 40 s apart. The mean of the last 20 such pairs counts,
-so that no single commit decides.
+The synthetic provider with a budget of 20 calls in any second, through its gateway and one worker on Ray,
+with the shipped settings. The first 200 calls, in which the processes begin and the budget gives a burst,
+do not count. Ours is the rate at which the 800 jobs after them are committed, theirs what the limit allows:
+two calls of which the one is 800 after the other are at least 40 s apart. The mean of the last 20 such
+pairs counts, so that no single commit decides.
 """
 
 from __future__ import annotations

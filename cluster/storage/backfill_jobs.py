@@ -224,7 +224,8 @@ class BackfillQueue:
         """
         async with self._database.transaction() as connection:
             jobs = await backfill_enqueue.enqueue_many(connection, wanted, self.rules)
-        await backfill_bell.ring(self._database)
+        if jobs:
+            await backfill_bell.ring(self._database)
         return jobs
 
     async def claim(self, worker: str, limit: int) -> list[Lease]:

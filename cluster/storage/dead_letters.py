@@ -6,7 +6,7 @@ from collections import defaultdict
 from dataclasses import dataclass
 
 from cluster.market.intervals import Interval
-from cluster.storage import audit, backfill_enqueue
+from cluster.storage import audit, backfill_bell, backfill_enqueue
 from cluster.storage.audit import Author
 from cluster.storage.backfill_enqueue import Rules, Wanted
 from cluster.storage.backfill_records import Attempt, JobStatus, span_of, status_of
@@ -87,6 +87,13 @@ async def requeue(database: Database, job: int, rules: Rules, *, by: Author | No
     to fetch a part of its range meanwhile, it is merged into the jobs that together cover it. `by`: for the
     audit log.
     """
+    covering = await _requeued(database, job, rules, by)
+    if covering:
+        await backfill_bell.ring(database)
+    return covering
+
+
+async def _requeued(database: Database, job: int, rules: Rules, by: Author | None) -> list[JobStatus]:
     async with database.transaction() as connection:
         row = await connection.fetchrow(_DEAD, job)
         if row is None:

@@ -8,13 +8,18 @@ from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
 
 import asyncpg
+import numpy as np
+import pyarrow as pa
 import pytest
 
+from cluster.backfill.group_commit import Filled, GroupCommit
 from cluster.backfill.pool import Pool
 from cluster.backfill.worker import Result
 from cluster.clock import SystemClock
+from cluster.market import bars
+from cluster.market.instants import to_instant
 from cluster.market.intervals import Interval
-from cluster.storage import backfill_bell
+from cluster.storage import backfill_bell, dead_letters
 from cluster.storage.backfill_bell import Listener
 from cluster.storage.backfill_jobs import BackfillQueue
 from cluster.storage.backfill_records import Lease
@@ -38,6 +43,12 @@ async def until(condition: Callable[[], bool]) -> None:
 
 async def add(queue: BackfillQueue, symbol: str) -> None:
     await queue.enqueue(symbol, Interval.M1, T, T + timedelta(hours=1))
+
+
+def table(symbol: str, first: datetime, minutes: int) -> pa.Table:
+    ts = to_instant(first) + np.arange(minutes).astype("timedelta64[m]")
+    flat = np.full(minutes, 11.0)
+    return bars.from_columns(symbol, Interval.M1, ts, flat, flat, flat, flat, flat, source="test")
 
 
 @asynccontextmanager
@@ -111,3 +122,24 @@ async def test_a_bell_that_cannot_ring_refuses_no_request(
     monkeypatch.setattr(backfill_bell, "_RING", "SELECT no_such_function()")
     await add(queue, "A")
     assert len(await queue.claim("w", 1)) == 1
+
+
+async def test_a_job_that_is_put_back_by_a_person_rings(database: Database, queue: BackfillQueue) -> None:
+    await add(queue, "A")
+    (lease,) = await queue.claim("w", 1)
+    await queue.fail(lease, "no", retry_in_s=None)
+    async with rings(database) as heard:
+        await dead_letters.requeue(database, lease.id, queue.rules)
+        await until(lambda: len(heard) == 1)
+
+
+async def test_storing_bars_rings_no_bell(database: Database, queue: BackfillQueue) -> None:
+    """A NOTIFY takes a lock of the whole database at commit, for which all writers would wait."""
+    await add(queue, "A")
+    leases = await queue.claim("w", 1)
+    async with rings(database) as heard:
+        filled = Filled(leases[0], "test", table("A", T, 60), ())
+        assert await GroupCommit(queue, SystemClock()).store(filled) == 60
+        await database.pool.execute("SELECT pg_notify('finsight_backfill', '')")  # after all others
+        await until(lambda: len(heard) >= 1)
+        assert len(heard) == 1

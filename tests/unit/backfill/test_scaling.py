@@ -5,6 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
+from cluster import bootstrap, settings
 from cluster.backfill.scaling import Bounds, Load, Workers, decide
 
 BOUNDS = Bounds(least=1, most=4, slots=10, age_s=60, calm_s=300)
@@ -60,6 +61,13 @@ def test_there_are_not_more_workers_than_the_tiers_allow_jobs() -> None:
     assert Bounds.of(1, 8, 8, [8, 4, 4, 2]).most == 3
     assert Bounds.of(1, 8, 8, [8, 4, 4, None]).most == 8
     assert Bounds.of(2, 8, 32, [8, 4, 4, 2]).most == 2
+
+
+def test_as_shipped_all_workers_that_may_run_have_as_many_jobs_as_they_can_run() -> None:
+    shipped = settings.load(instance=False, environ={"DATABASE_URL": "postgresql://localhost/finsight"})
+    options = bootstrap.duty_options(shipped)
+    assert options.worker_bounds.most == shipped.backfill_workers_max == 2
+    assert sum(shipped.backfill_limits.values()) >= 2 * options.workers.concurrency
 
 
 @given(
