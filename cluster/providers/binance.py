@@ -51,6 +51,7 @@ class BinanceProvider:
         symbols=None,
         page_bars=_PAGE_BARS,
         earliest=_EARLIEST,
+        short_page_ends=False,
         weight=KLINES_WEIGHT,
         asset_types=frozenset({"crypto"}),
         weights={
@@ -77,8 +78,7 @@ class BinanceProvider:
     async def bars(self, symbol: str, interval: Interval, start: datetime, end: datetime) -> pa.Table:
         """The first 1 000 bars of [start, end), the open one with `is_final` false; a call of weight 2.
 
-        An answer that stops early where more bars should follow is not taken for the end: the rest is asked
-        for once more, at the same weight. Whether a bar has closed is told by the venue's clock. Raises as
+        Fewer are not the end of the range. Whether a bar has closed is told by the venue's clock. Raises as
         `BarProvider.bars`, and `InputError` when the venue refuses the request as such.
         """
         spelled_by_binance(symbol)
@@ -86,17 +86,7 @@ class BinanceProvider:
         if start.microsecond % 1_000 and _next_open(start, interval) >= end:
             return bars.empty()
         first, last = _ceil_ms(max(start, _EARLIEST)), _ceil_ms(end) - 1
-        pages, room = [], _PAGE_BARS
-        while room > 0 and first <= last:
-            page, served_at = await self._page(symbol, interval, (first, last), room)
-            pages.append(page)
-            if not page.num_rows:
-                break
-            newest: datetime = page["ts"][-1].as_py()
-            if _next_open(newest, interval) >= min(end, served_at - SETTLE):
-                break
-            first, room = _ceil_ms(newest) + 1, room - page.num_rows
-        return bars.concat(pages).combine_chunks()
+        return bars.empty() if first > last else await self._page(symbol, interval, first, last)
 
     def instruments(self) -> list[Instrument]:
         """None: only the venue knows, see `list_instruments`."""
@@ -124,14 +114,10 @@ class BinanceProvider:
         """Close the connections."""
         await self._http.close()
 
-    async def _page(
-        self, symbol: str, interval: Interval, range_ms: tuple[int, int], limit: int
-    ) -> tuple[pa.Table, datetime]:
-        """One answer, and the venue's time of it; the range includes both its ends, as the venue has it."""
-        first, last = range_ms
+    async def _page(self, symbol: str, interval: Interval, first: int, last: int) -> pa.Table:
+        """One answer; the range, in milliseconds, includes both its ends, as the venue has it."""
         params: dict[str, str | int] = {"symbol": spelled_by_binance(symbol), "interval": str(interval)}
-        params["limit"] = limit
-        params |= {"startTime": first, "endTime": last}
+        params |= {"limit": _PAGE_BARS, "startTime": first, "endTime": last}
         answer, klines = await self._get("/api/v3/klines", params, symbol)
         page = binance_wire.parse_klines(klines, symbol, interval, answer.served_at - SETTLE)
         opens_ms = bars.opens(page).astype("datetime64[ms]").astype(int)
@@ -139,7 +125,7 @@ class BinanceProvider:
             raise Malformed(
                 f"{NAME} answered bars of {symbol} {interval} outside of the range that was asked for"
             )
-        return page, answer.served_at
+        return page
 
     async def _exchange_info(self) -> Any:
         # Without the sets of permissions, which are most of it.

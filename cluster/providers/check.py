@@ -13,8 +13,13 @@ def wrong(settings: Settings) -> list[str]:
     for name in settings.active_providers:
         options = settings.provider_options(name)
         try:
-            registry.create(name, options)
-            plans.policy(name, options)
+            offer = registry.create(name, options).capabilities
+            heaviest = max(offer.weight, *offer.weights.values(), 0)
+            problems += [
+                f"providers: the budget of {name} has {window}, but its heaviest call has weight {heaviest}."
+                for window in plans.policy(name, options).budget
+                if window.limit < heaviest
+            ]
         except ConfigError as error:
             problems.append(f"providers (environment FINSIGHT_PROVIDERS): {error}.")
     return problems

@@ -248,7 +248,8 @@ class Gateway:
             return step.end
         if page.last is None or (offer.short_page_ends and page.answered < offer.page_bars):
             return end
-        if page.last + _CLOSEST.get(interval, timedelta(seconds=interval.seconds)) >= end:
+        told_until = min(end, self._clock.now() - timedelta(seconds=offer.grace_s))
+        if page.last + _CLOSEST.get(interval, timedelta(seconds=interval.seconds)) >= told_until:
             return end  # no bar has room after it, so no call is spent on it
         return page.last + timedelta(microseconds=1)
 

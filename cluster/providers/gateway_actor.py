@@ -12,7 +12,7 @@ import ray
 from ray.exceptions import RayError, RayTaskError
 
 from cluster import logs
-from cluster.errors import FinSightError, NotRunning, ProviderDown, ProviderError
+from cluster.errors import FinSightError, NotRunning, ProviderDown
 from cluster.market.adjustments import CorporateAction
 from cluster.market.intervals import Interval
 from cluster.market.symbols import Instrument
@@ -53,13 +53,14 @@ class GatewayActor:
     ) -> None:
         """See `RenewableGateway.renew`."""
         if await self._gateway.renew(options, policy, shared_budget_url):
+            self._learning.cancel()  # what the old one learns is about limits that are replaced
             self._learning = asyncio.get_running_loop().create_task(self._learn_limits())
 
     async def _learn_limits(self) -> None:
         try:
             async with self._gateway.use() as gateway:
                 await gateway.learn_limits()
-        except ProviderError as error:  # the limits of the plan hold, and the answers correct them
+        except FinSightError as error:  # the limits of the plan hold, and the answers correct them
             log.warning("limits_not_told", reason=redact(str(error)))
 
     async def drain(self, grace_s: float = 30.0) -> None:

@@ -15,7 +15,8 @@ from cluster.market.intervals import Interval
 from cluster.providers.binance import (
     BinanceProvider,
 )
-from cluster.providers.gateway import Gateway
+from cluster.providers.budget import Window
+from cluster.providers.gateway import Gateway, GatewayPolicy
 from tests.integration.providers.binance.asking import MINUTE, NOW, START, client, minutes
 from tests.services import faults
 from tests.services.binance import Binance, kline, to_ms
@@ -111,20 +112,26 @@ async def test_missing_minutes_stay_missing(provider: BinanceProvider, venue: Bi
     assert await minutes(provider, 3, 8) == ["10:03", "10:06", "10:07"]
 
 
-async def test_a_short_page_is_not_the_end_by_itself(provider: BinanceProvider, venue: Binance) -> None:
+async def test_a_short_page_is_not_the_end_by_itself_and_every_page_is_paid_for(
+    provider: BinanceProvider, venue: Binance, clock: FakeClock
+) -> None:
     venue.longest_page = 4
-    assert await minutes(provider, 0, 10) == [f"10:{minute:02d}" for minute in range(10)]
-    assert [asked.params["limit"] for asked in venue.asked] == ["1000", "996", "992"]
-    venue.asked.clear()
-    assert len(await minutes(provider, 0, 8)) == 8
-    assert len(venue.asked) == 2
+    gateway = Gateway(provider, clock, GatewayPolicy(budget=(Window(100, 3_600.0),)))
+    table = await gateway.fetch("BTCUSDT", Interval.M1, START, START + 10 * MINUTE)
+    assert table["ts"].to_pylist() == [START + minute * MINUTE for minute in range(10)]
+    assert len(venue.asked) == 3
+    assert gateway.stats().budget_left[0].left == 94
+    table = await gateway.fetch("BTCUSDT", Interval.M1, START, START + 8 * MINUTE)
+    assert table.num_rows == 8
+    assert gateway.stats().budget_left[0].left == 90
 
 
 async def test_a_hole_at_the_end_of_the_range_costs_one_call_more(
-    provider: BinanceProvider, venue: Binance
+    provider: BinanceProvider, venue: Binance, clock: FakeClock
 ) -> None:
     venue.remove("BTCUSDT", "1m", to_ms(START + 9 * MINUTE))
-    assert len(await minutes(provider, 0, 10)) == 9
+    table = await Gateway(provider, clock).fetch("BTCUSDT", Interval.M1, START, START + 10 * MINUTE)
+    assert table.num_rows == 9
     assert [asked.params["startTime"] for asked in venue.asked] == ["1717408800000", "1717409280001"]
 
 
@@ -133,7 +140,9 @@ async def test_a_bar_that_has_just_opened_is_not_missed_before_the_database_can_
     provider: BinanceProvider, clock: FakeClock, second: int, calls: int, venue: Binance
 ) -> None:
     clock.advance(30 + second)  # 12:01:00 and that many seconds, and the venue has no bar of 12:01 yet
-    assert (await minutes(provider, 119, 180)) == ["11:59", "12:00"]
+    asked = ("BTCUSDT", Interval.M1, START + 119 * MINUTE, START + 180 * MINUTE)
+    table = await Gateway(provider, clock).fetch(*asked)
+    assert [f"{ts:%H:%M}" for ts in table["ts"].to_pylist()] == ["11:59", "12:00"]
     assert len(venue.asked) == calls
 
 
