@@ -66,6 +66,7 @@ def test_there_are_not_more_workers_than_the_tiers_allow_jobs() -> None:
 def test_as_shipped_all_workers_that_may_run_have_as_many_jobs_as_they_can_run() -> None:
     shipped = settings.load(instance=False, environ={"DATABASE_URL": "postgresql://localhost/finsight"})
     options = bootstrap.duty_options(shipped)
+    assert options.workers is not None
     assert options.worker_bounds.most == shipped.backfill_workers_max == 2
     assert sum(shipped.backfill_limits.values()) >= 2 * options.workers.concurrency
 
