@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Literal, Protocol, runtime_checkable
@@ -23,8 +23,8 @@ class Capabilities:
     """What a provider offers, known without asking it."""
 
     intervals: frozenset[Interval]
-    symbols: frozenset[str] | None
-    """The symbols it knows, or `None` when only asking will tell."""
+    symbols: Container[str] | None
+    """The symbols it knows, or `None` when only asking will tell. It travels to other processes."""
     page_bars: int
     """Most bars of one answer; a longer range is asked for page by page."""
     earliest: datetime | None = None

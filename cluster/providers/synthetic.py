@@ -27,7 +27,19 @@ from cluster.providers.protocol import Capabilities, Many
 from cluster.providers.synthetic_prices import Floats, Grid
 
 NAME = "synthetic"
-_SYMBOL = re.compile(r"SYN[0-9]{4,8}")
+
+
+@dataclass(frozen=True, slots=True)
+class Numbered:
+    """The symbols with this prefix and a number of 4 to 8 digits."""
+
+    prefix: str
+
+    def __contains__(self, symbol: object) -> bool:
+        return isinstance(symbol, str) and re.fullmatch(self.prefix + r"[0-9]{4,8}", symbol) is not None
+
+
+SYMBOLS = Numbered("SYN")
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +91,7 @@ class SyntheticProvider:
     name = NAME
     capabilities = Capabilities(
         intervals=frozenset(Interval),
-        symbols=None,
+        symbols=SYMBOLS,
         page_bars=1_000_000,
         earliest=synthetic_prices.FIRST_DAY,
         grace_s=0.0,
@@ -122,7 +134,7 @@ class SyntheticProvider:
             await asyncio.sleep(self._latency_s)
         if any(outage.covers(now, call) for outage in self._outages):
             raise ProviderDown(f"provider {NAME} is in an injected outage (call {call}, {now.isoformat()})")
-        known = [symbol for symbol in symbols if _SYMBOL.fullmatch(symbol)]
+        known = [symbol for symbol in symbols if symbol in SYMBOLS]
         errors: dict[str, Exception] = {
             symbol: InvalidSymbol(f"provider {NAME} knows symbols such as SYN0001; asked for {symbol!r}")
             for symbol in set(symbols).difference(known)
