@@ -21,6 +21,7 @@ import asyncpg
 import psutil
 
 from cluster.market.intervals import Interval
+from cluster.ports import is_free
 from cluster.providers.synthetic import SyntheticProvider
 from cluster.storage.backfill_jobs import BackfillQueue
 from cluster.storage.database import Database
@@ -255,9 +256,10 @@ async def until_acknowledged(workers: Fleet, by: str | None = None) -> None:
     await until(one_more)
 
 
-def has_ended(process: psutil.Process) -> bool:
-    """Whether it has let go of everything, its port too."""
-    try:
-        return process.status() == psutil.STATUS_ZOMBIE
-    except psutil.NoSuchProcess:
-        return True
+async def until_ended(process: psutil.Process, port: int) -> None:
+    """Until a server has let go of everything, its port too, which its last thread closes."""
+
+    async def ended() -> bool:
+        return not process.is_running() or (process.status() == psutil.STATUS_ZOMBIE and is_free(port))
+
+    await until(ended)

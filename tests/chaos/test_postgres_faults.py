@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import asyncpg
 import psutil
@@ -69,11 +70,13 @@ async def work(orders: Orders) -> AsyncIterator[Fleet]:
 async def test_a_crash_of_the_server_loses_no_acknowledged_bar(
     orders: Orders, frail_postgres: EmbeddedPostgres, number: signal.Signals
 ) -> None:
+    port = urlsplit(orders.dsn).port
+    assert port is not None
     async with work(orders) as workers:
         for _ in range(2):
             server = psutil.Process(postmaster(frail_postgres))
             server.send_signal(number)
-            await until(lambda: asyncio.sleep(0, fleets.has_ended(server)))  # noqa: B023
+            await fleets.until_ended(server, port)
             await asyncio.to_thread(frail_postgres.start)
             await until_acknowledged(workers)
 

@@ -60,7 +60,7 @@ async def crash(valkey: EmbeddedValkey) -> None:
     """`kill -9`."""
     process = psutil.Process(int((valkey._folder / "valkey.pid").read_text()))
     process.kill()
-    await until(lambda: asyncio.sleep(0, fleets.has_ended(process)))
+    await fleets.until_ended(process, int((valkey._folder / "port").read_text()))
 
 
 async def until_refused(dsn: str) -> None:
