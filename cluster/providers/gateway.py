@@ -8,6 +8,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from functools import partial
+from math import isfinite
 from typing import Any, NoReturn, TypeVar
 
 import pyarrow as pa
@@ -81,6 +82,9 @@ class GatewayPolicy:
 
 _CLOSEST = {Interval.D1: timedelta(hours=22)}
 """How soon the next bar may open: sessions come closer when the clocks change."""
+
+_CLOCKS_DIFFER = timedelta(minutes=5)
+"""Between ours and a provider's."""
 
 
 class Gateway:
@@ -165,7 +169,7 @@ class Gateway:
         """The last price; errors as those of `fetch`, `InputError` when the provider tells none."""
         if not isinstance(self._provider, Quoting):
             raise InputError(f"provider {self._provider.name} tells no prices")
-        return await self._errand("quote", partial(self._provider.quote, symbol))
+        return await self._errand("quote", partial(self._provider.quote, symbol), self._checked_quote)
 
     async def actions(self, symbol: str, start: datetime, end: datetime) -> list[CorporateAction]:
         """Splits and dividends with ex-dates from `start` to `end`; errors as those of `quote`."""
@@ -288,9 +292,14 @@ class Gateway:
         self._note_rejected(checked)
         return Many(bars.between(checked.good, start, end), refused)
 
-    async def _errand(self, errand: Errand, call: Callable[[], Awaitable[Answer]]) -> Answer:
+    async def _errand(
+        self,
+        errand: Errand,
+        call: Callable[[], Awaitable[Answer]],
+        check: Callable[[Answer], Answer] = lambda answer: answer,
+    ) -> Answer:
         offer = self._provider.capabilities
-        return await self._ask(errand, call, lambda answer: answer, offer.weights.get(errand, offer.weight))
+        return await self._ask(errand, call, check, offer.weights.get(errand, offer.weight))
 
     async def _ask(
         self,
@@ -375,6 +384,15 @@ class Gateway:
                 f"{len(checked.rejected)}; the first: {checked.rejected['reason'][0]}"
             )
         return checked
+
+    def _checked_quote(self, quote: Quote) -> Quote:
+        latest = self._clock.now() + _CLOCKS_DIFFER
+        if not (isfinite(quote.price) and quote.price > 0 and quote.ts <= latest):
+            raise Malformed(
+                f"provider {self._provider.name}: {quote.price} at {quote.ts.isoformat()} is no price of "
+                f"{quote.symbol} of now"
+            )
+        return quote
 
     async def _answered(self, checked: object, began_s: float) -> None:
         now_s = self._clock.monotonic_s()

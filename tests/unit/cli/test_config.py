@@ -83,6 +83,10 @@ def test_production_is_valid_without_keys_and_says_which_providers_it_leaves_out
         ),
         ({"FINSIGHT_PROVIDERS": '{"synthetic": {"sed": 1}}'}, "options of provider 'synthetic': sed"),
         ({"FINSIGHT_MODEL_SIZE": "huge"}, "there are small, standard"),
+        (
+            {"FINSIGHT_PROVIDERS": '{"binance": {"budget": [{"limit": 10, "seconds": 1}]}}'},
+            "the budget of binance has Window(limit=10, seconds=1.0), but its heaviest call has weight 20",
+        ),
         ({"MODEL_DIR": "/not/there"}, "is no folder"),
         ({"FINSIGHT_CONFIG": "/not/there.yaml"}, "FINSIGHT_CONFIG names /not/there.yaml"),
     ],

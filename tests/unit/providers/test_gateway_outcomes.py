@@ -279,6 +279,15 @@ async def test_prices_actions_and_instruments_go_through_budget_and_health(clock
     assert (await gateway.standing()).errands == {"quote", "actions"}
 
 
+@pytest.mark.parametrize(
+    ("price", "late_s"), [(0.0, 0), (-1.0, 0), (float("nan"), 0), (float("inf"), 0), (2.0, 301)]
+)
+async def test_a_price_that_none_can_be_is_malformed(clock: FakeClock, price: float, late_s: int) -> None:
+    told = Quote("AAA", price, NOW + timedelta(seconds=late_s), "scripted")
+    with pytest.raises(Malformed, match="is no price of AAA of now"):
+        await Gateway(Telling(told), clock).quote("AAA")
+
+
 async def test_an_errand_outside_the_plan_is_left_alone_and_bars_are_not(clock: FakeClock) -> None:
     gateway = Gateway(Telling(NotEntitled("premium"), minutes(0)), clock)
     for _ in range(2):
