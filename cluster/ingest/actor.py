@@ -13,13 +13,14 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
+import asyncpg
 import ray
 from ray.actor import ActorHandle
 from redis.asyncio import Redis
 
 from cluster import logs
 from cluster.clock import SystemClock
-from cluster.errors import StorageError
+from cluster.errors import ConfigError, StorageError
 from cluster.ingest.cadence import Cadence
 from cluster.ingest.claims import Claims, scope_of
 from cluster.ingest.collector import Collector
@@ -27,6 +28,7 @@ from cluster.ingest.sweep import Sweeper
 from cluster.providers import gateway_actor
 from cluster.providers.lazy_gateway import LazyGateway
 from cluster.providers.router import Rule
+from cluster.redaction import redact
 from cluster.storage import sweeps
 from cluster.storage.database import Database
 
@@ -35,6 +37,7 @@ log = logs.get(__name__)
 NAMESPACE = gateway_actor.NAMESPACE
 _CONNECTIONS = 4  # batches of two providers are written while the next are read
 _RECONNECT_S = 2.0
+_RENEWAL_S = 15.0  # who reloads does not wait longer than 20 s
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,10 +68,13 @@ class CollectorActor:
         self._begin(options)
 
     async def reload(self, options: CollectorOptions) -> None:
-        """Go by `options` when the looks that have begun are over; those that are the same change nothing."""
+        """Go by `options` when the looks that have begun are over; those that are the same change nothing.
+
+        A look that takes longer than 15 s is cut off; what it has not written the next one reads.
+        """
         async with self._renewing:
             if options != self._options:
-                await self._ended()
+                await self._ended(_RENEWAL_S)
                 self._begin(options)
 
     async def drain(self, grace_s: float = 30.0) -> None:
@@ -82,7 +88,7 @@ class CollectorActor:
         self._life = asyncio.get_running_loop().create_task(self._live())
         self._life.add_done_callback(_crash)
 
-    async def _ended(self, grace_s: float = 30.0) -> None:
+    async def _ended(self, grace_s: float) -> None:
         if self._collector is not None:
             self._collector.end()
             await asyncio.wait([self._life], timeout=grace_s)
@@ -90,14 +96,10 @@ class CollectorActor:
         await asyncio.wait([self._life])
 
     async def _live(self) -> None:
-        options, claims = self._options, None
+        claims = None
         database = await self._connected()
         try:
-            if options.claims_url:
-                scope = await scope_of(database, self._shard, options.shards)
-                claims = Claims(Redis.from_url(options.claims_url), scope)
-            collected = [(each.tier, each.interval) for each in options.cadences]
-            await sweeps.forget_others(database, self._shard, options.shards, collected)
+            claims = await self._prepared(database)
             self._collector = self._collector_on(database, claims)
             log.info("collector_started", shard=self._shard, pid=os.getpid())
             await self._collector.run()
@@ -111,9 +113,26 @@ class CollectorActor:
         while True:
             try:
                 return await Database.open(self._options.database_url, max_size=_CONNECTIONS)
-            except StorageError as error:
-                log.warning("database_unreachable", collector=self._shard, reason=str(error))
-                await asyncio.sleep(_RECONNECT_S)
+            except (StorageError, ConfigError) as error:
+                await self._again("database_unreachable", error)
+
+    async def _prepared(self, database: Database) -> Claims | None:
+        """The claims, if there are any; whatever the database says, it is asked until it answers."""
+        options = self._options
+        collected = [(each.tier, each.interval) for each in options.cadences]
+        while True:
+            try:
+                await sweeps.forget_others(database, self._shard, options.shards, collected)
+                if not options.claims_url:
+                    return None
+                scope = await scope_of(database, self._shard, options.shards)
+                return Claims(Redis.from_url(options.claims_url), scope)
+            except (StorageError, asyncpg.PostgresError) as error:
+                await self._again("database_not_ready", error)
+
+    async def _again(self, event: str, error: Exception) -> None:
+        log.warning(event, collector=self._shard, reason=redact(str(error)))
+        await asyncio.sleep(_RECONNECT_S)
 
     def _collector_on(self, database: Database, claims: Claims | None) -> Collector:
         options, clock = self._options, SystemClock()

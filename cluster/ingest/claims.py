@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import Literal
 
+import asyncpg
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
@@ -21,11 +22,13 @@ Claim = Literal["ours", "theirs", "done", "unknown"]
 LEASE_S = 60.0
 """A look that was begun and has not ended after this may be done by another."""
 _DONE = b"done"
+_DATABASE = "(SELECT oid FROM pg_database WHERE datname = current_database())"
 # One for all databases of a server and for all servers; a copy of a database has a name of its own.
-_IDENTITY = """
-SELECT (SELECT system_identifier FROM pg_control_system()) || '-'
-    || (SELECT oid FROM pg_database WHERE datname = current_database())
-"""
+_IDENTITY = f"SELECT (SELECT system_identifier FROM pg_control_system()) || '-' || {_DATABASE}"  # noqa: S608
+# Where a role may not ask that: only a dump restored under the same number on another server has the same.
+_OWN_IDENTITY = f"""
+SELECT (SELECT extract(epoch FROM min(applied_at)) FROM schema_migrations) || '-' || {_DATABASE}
+"""  # noqa: S608
 
 
 class Claims:
@@ -70,5 +73,8 @@ class Claims:
 async def scope_of(database: Database, shard: int, shards: int) -> str:
     """What the claims of one shard on `database` are told apart by from all others."""
     async with database.connection() as connection:
-        identity = await connection.fetchval(_IDENTITY)
+        try:
+            identity = await connection.fetchval(_IDENTITY)
+        except asyncpg.InsufficientPrivilegeError:
+            identity = await connection.fetchval(_OWN_IDENTITY)
     return f"{identity}:{shard}/{shards}"

@@ -152,16 +152,37 @@ async def test_other_databases_tiers_and_shards_have_looks_of_their_own(
             assert await Claims(redis, prefix + scope).claim(cadence, number) == "ours"
 
 
-async def test_the_name_of_a_database_is_told_to_an_ordinary_user(database: Database) -> None:
-    role = f"reader_{uuid.uuid4().hex[:8]}"
-    async with database.pool.acquire() as connection:
-        await connection.execute(f"CREATE ROLE {role}")
-        try:
-            await connection.execute(f"SET ROLE {role}")
-            assert await connection.fetchval("SELECT system_identifier FROM pg_control_system()") > 0
-        finally:
-            await connection.execute("RESET ROLE")
-            await connection.execute(f"DROP ROLE {role}")
+async def test_a_database_has_a_name_for_an_ordinary_role_whatever_it_may_ask(
+    database: Database, database_url: str
+) -> None:
+    ordinary, barred = f"ordinary_{uuid.uuid4().hex[:8]}", f"barred_{uuid.uuid4().hex[:8]}"
+    every = [await scope_of(database, 0, 1)]
+    for owner in (database, await Database.open(database_url)):
+        for role in (ordinary, barred):
+            if owner is database:
+                await owner.pool.execute(f"CREATE ROLE {role}")
+            await owner.pool.execute(f"GRANT SELECT ON schema_migrations TO {role}")
+            control = f"EXECUTE ON FUNCTION pg_control_system() {'FROM' if role == barred else 'TO'} PUBLIC"
+            await owner.pool.execute(f"{'REVOKE' if role == barred else 'GRANT'} {control}")
+            told = await scope_as(role, owner.dsn)
+            assert await scope_as(role, owner.dsn) == told
+            every.append(told)
+        await owner.pool.execute("GRANT EXECUTE ON FUNCTION pg_control_system() TO PUBLIC")
+        await owner.pool.execute(f"DROP OWNED BY {ordinary}, {barred}")
+        if owner is not database:
+            await owner.close()
+    await database.pool.execute(f"DROP ROLE {ordinary}, {barred}")
+    assert every[0] == every[1]  # who may ask hears the same
+    assert len(set(every)) == 4
+
+
+async def scope_as(role: str, dsn: str) -> str:
+    mark = "&" if "?" in dsn else "?"
+    one = await Database.open(f"{dsn}{mark}role={role}")
+    try:
+        return await scope_of(one, 0, 1)
+    finally:
+        await one.close()
 
 
 class Broken(Sweeper):
