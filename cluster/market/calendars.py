@@ -96,6 +96,12 @@ def sessions(calendar: str, start: datetime, end: datetime) -> Sessions:
     return known.where(slice(int(first), int(last)))
 
 
+def first_year(calendar: str) -> int:
+    """The first year that `calendar` covers; `InputError` for an unknown calendar."""
+    now = SystemClock().now()
+    return int(_covering(calendar, now, now).dates[0].item().year)
+
+
 def session_of(calendar: str, moment: datetime) -> tuple[datetime, datetime]:
     """Open and close of the session that `moment` lies in; outside of sessions twice `moment`."""
     known = sessions(calendar, moment - timedelta(days=1), moment + timedelta(microseconds=1))

@@ -7,9 +7,14 @@ from datetime import UTC, date, datetime
 
 import numpy as np
 
+from cluster import logs
+from cluster.errors import InputError
 from cluster.market import calendars
 from cluster.market.instants import Instants, to_moment
+from cluster.storage import calendar_overrides
 from cluster.storage.database import Connection, Database
+
+log = logs.get(__name__)
 
 _FIRST_YEAR = 2000  # before, hours are those of UTC
 _CUTS = """
@@ -23,19 +28,30 @@ _NO_CUTS = "DELETE FROM session_cuts WHERE calendar = $1 AND NOT day = ANY($2::d
 
 async def align(database: Database, now: datetime) -> None:
     """Note where the sessions of the universe's calendars begin and end, so that hours begin with them."""
+    await calendar_overrides.refresh(database)
     async with database.connection() as connection:
         rows = await connection.fetch("SELECT DISTINCT calendar FROM symbol_universe")
         for name in sorted(row["calendar"] for row in rows):
-            if name != calendars.ALWAYS_OPEN:
+            if name == calendars.ALWAYS_OPEN:
+                continue
+            try:
                 await _align(connection, name, now)
+            except InputError as error:  # one wrong calendar in the universe is no reason to stop all upkeep
+                log.error("calendar_unknown", calendar=name, reason=str(error))
 
 
 async def _align(connection: Connection, calendar: str, now: datetime) -> None:
-    first, past = datetime(_FIRST_YEAR, 1, 1, tzinfo=UTC), datetime(now.year + 1, 12, 31, tzinfo=UTC)
-    days, cuts = await asyncio.to_thread(session_cuts, calendar, first, past)
+    days, cuts = await asyncio.to_thread(_cuts, calendar, now)
     async with connection.transaction():
         await connection.execute(_CUTS, calendar, days, cuts)
         await connection.execute(_NO_CUTS, calendar, days)
+
+
+def _cuts(calendar: str, now: datetime) -> tuple[list[date], list[datetime]]:
+    first = max(_FIRST_YEAR, calendars.first_year(calendar))
+    return session_cuts(
+        calendar, datetime(first, 1, 1, tzinfo=UTC), datetime(now.year + 1, 12, 31, tzinfo=UTC)
+    )
 
 
 def session_cuts(calendar: str, start: datetime, end: datetime) -> tuple[list[date], list[datetime]]:

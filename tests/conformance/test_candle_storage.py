@@ -259,6 +259,18 @@ async def test_the_hours_of_tokyo_begin_anew_after_lunch(database: Database) -> 
     ]
 
 
+async def test_a_calendar_that_nobody_knows_or_that_began_late_stops_no_other(database: Database) -> None:
+    await add(database, "AAPL", "XNYS")
+    await add(database, "2222", "XSAU")  # known from 2021 on
+    await add(database, "NOBODY", "XNYZ")
+    await session_hours.align(database, NOW)
+    found = await rows(database, "SELECT calendar, min(day)::text FROM session_cuts GROUP BY 1 ORDER BY 1")
+    assert [each for each in found if each[0] in {"XNYS", "XSAU", "XNYZ"}] == [
+        ("XNYS", "2000-01-03"),
+        ("XSAU", "2021-01-03"),
+    ]
+
+
 async def test_another_calendar_makes_other_hours(database: Database) -> None:
     start = datetime(2025, 1, 15, 14, 30, tzinfo=UTC)
     await add(database, "AAPL", "24/7")
