@@ -31,7 +31,7 @@ from cluster.market.intervals import Interval
 from cluster.market.symbols import Tier
 from cluster.providers.router import RoutedSource, Want, ranked
 from cluster.providers.stats import Standing
-from cluster.storage import bar_presence, calendar_overrides, gap_state
+from cluster.storage import bar_presence, calendar_overrides, gap_state, rollups
 from cluster.storage.backfill_enqueue import Wanted
 from cluster.storage.backfill_jobs import BackfillQueue
 from cluster.storage.backfill_merge import Span
@@ -189,6 +189,7 @@ class _Scan:
         connection, interval = self._connection, self._interval
         async with connection.transaction():
             await gap_state.forget(connection, interval, self._tiers)
+            await gap_state.give_up(connection, interval, await self._given_up())
             if truncated := [each for each in await gap_state.dirty(connection, interval) if _is_all(each)]:
                 await gap_state.compare_all(connection, interval)
                 await gap_state.cleaned(connection, truncated)
@@ -241,16 +242,21 @@ class _Scan:
         starts = await gap_state.starts(self._connection, self._interval, symbols)
         of = await gap_state.watched(self._connection, list(starts))
         kept = self._rules.retention.get(self._interval)
+        oldest = await self._given_up()
+        if kept is not None:
+            oldest = max(oldest, self._now - kept)
         found: dict[str, datetime] = {}
         for symbol, start in starts.items():
             since = start.since
             if since is None and self._able(symbol, of[symbol], Span(start.created_at, self._now)):
                 since = start.created_at
-            if since is not None and kept is not None:
-                since = max(since, self._now - kept)
-            if since is not None and since < self._end:
-                found[symbol] = since
+            if since is not None and max(since, oldest) < self._end:
+                found[symbol] = max(since, oldest)
         return found
+
+    async def _given_up(self) -> datetime:
+        """Bars before were deleted for their age."""
+        return await rollups.given_up(self._connection, self._interval)
 
     async def _missing(self, since: Mapping[str, datetime], expected: Instants) -> dict[str, Runs]:
         """Runs of missing bars of each symbol that lacks some, as places in `expected`."""
@@ -367,8 +373,10 @@ class _Scan:
             firsts += [row.start for row in known.get(symbol, [])[:1]]
             for first in firsts:
                 lowest[calendar] = min(lowest.get(calendar, first), first)
+        given_up = await self._given_up()
         return {
-            calendar: await self._expected(calendar, start - _BEFORE) for calendar, start in lowest.items()
+            calendar: await self._expected(calendar, max(start - _BEFORE, given_up))
+            for calendar, start in lowest.items()
         }
 
     def _ledgers(

@@ -18,7 +18,7 @@ from cluster.market.gaps import Gap, Places
 from cluster.market.instants import Instants, to_instant
 from cluster.market.intervals import Interval
 from cluster.market.symbols import Instrument
-from cluster.storage import bar_breaks, calendar_overrides
+from cluster.storage import bar_breaks, calendar_overrides, rollups
 from cluster.storage.backfill_merge import Span
 from cluster.storage.backfill_records import span_of
 from cluster.storage.bar_breaks import Breaks
@@ -90,9 +90,15 @@ class Wanted:
 async def since(
     database: Database, instruments: Sequence[Instrument], interval: Interval, start: datetime | None
 ) -> dict[str, datetime]:
-    """From when on bars are expected, by symbol: `start`, or the oldest stored bar; none without bars."""
+    """From when on bars are expected, by symbol: `start`, or the oldest stored bar; none without bars.
+
+    Never before those that are kept: what was deleted for its age is not missed.
+    """
     names = [instrument.symbol for instrument in instruments]
-    return dict.fromkeys(names, start) if start else await bar_breaks.oldest(database, names, interval)
+    async with database.connection() as connection:
+        kept_from = await rollups.given_up(connection, interval)
+    found = dict.fromkeys(names, start) if start else await bar_breaks.oldest(database, names, interval)
+    return {symbol: max(first, kept_from) for symbol, first in found.items()}
 
 
 def settled(

@@ -51,6 +51,17 @@ WHERE u.symbol = ANY($2::text[])
 _DIRTY = "SELECT id, symbol, calendar, start_ts, end_ts FROM gap_dirty_ranges WHERE interval = $1"
 _CLEAN = "DELETE FROM gap_dirty_ranges WHERE id = ANY($1::bigint[])"
 _ALL_ANEW = "UPDATE gap_watermarks SET full_at = '-infinity' WHERE interval = $1"
+# A gap over the edge is told anew when everything of its symbol is compared.
+_GIVE_UP = (
+    """
+    UPDATE gap_watermarks AS w SET full_at = '-infinity'
+    WHERE interval = $1 AND EXISTS (
+        SELECT FROM gaps AS g
+        WHERE g.symbol = w.symbol AND g.interval = $1 AND g.start_ts < $2 AND g.end_ts > $2)
+    """,
+    "DELETE FROM gaps WHERE interval = $1 AND end_ts <= $2",
+    "UPDATE gap_watermarks SET expected_from = $2 WHERE interval = $1 AND expected_from < $2",
+)
 _OF_CALENDAR = """
 SELECT symbol FROM gap_watermarks WHERE interval = $1 AND calendar = $2 ORDER BY symbol
 """
@@ -238,6 +249,12 @@ async def cleaned(connection: Connection, ranges: Iterable[Dirty]) -> None:
 async def compare_all(connection: Connection, interval: Interval) -> None:
     """Have everything compared again."""
     await connection.execute(_ALL_ANEW, interval)
+
+
+async def give_up(connection: Connection, interval: Interval, before: datetime) -> None:
+    """Bars that are older are expected no more, whatever was compared."""
+    for statement in _GIVE_UP:
+        await connection.execute(statement, interval, before)
 
 
 async def of_calendar(connection: Connection, interval: Interval, calendar: str) -> list[str]:

@@ -12,6 +12,7 @@ from typing import NamedTuple
 
 import asyncpg
 
+from cluster.market.intervals import Interval
 from cluster.storage.database import Connection, Database
 
 SETTLED_AFTER = timedelta(minutes=10)
@@ -101,6 +102,13 @@ async def state(connection: Connection) -> State:
     """Where the rollups are."""
     (row,) = await connection.fetch(_STATE)
     return State(*(moment.replace(tzinfo=UTC) for moment in row))
+
+
+async def given_up(connection: Connection, interval: Interval) -> datetime:
+    """Bars before were deleted for their age; the beginning of time when none were."""
+    return (
+        (await state(connection)).kept_from if interval is Interval.M1 else datetime.min.replace(tzinfo=UTC)
+    )
 
 
 async def refresh(database: Database, now: datetime) -> None:

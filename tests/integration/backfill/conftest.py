@@ -32,6 +32,7 @@ async def database(backfill_dsn: str) -> AsyncIterator[Database]:
     """A pool on empty tables."""
     database = await Database.open(backfill_dsn)
     await database.pool.execute(_EMPTY)
+    await database.pool.execute("UPDATE rollup_state SET kept_from = '-infinity'")
     await database.pool.execute("DELETE FROM gap_dirty_ranges")  # in which emptying the bars is noted
     yield database
     await database.close()

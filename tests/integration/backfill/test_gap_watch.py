@@ -22,6 +22,7 @@ from cluster.market.intervals import Interval
 from cluster.market.symbols import Instrument
 from cluster.providers.gateway import Gateway
 from cluster.providers.protocol import Capabilities
+from cluster.providers.sample import SampleProvider
 from cluster.providers.stats import Standing
 from cluster.providers.synthetic import SyntheticProvider
 from cluster.storage import bars, calendar_overrides, known_gaps, universe
@@ -355,6 +356,41 @@ async def test_two_scanners_at_once_find_and_queue_each_gap_once(database: Datab
     scans = await asyncio.gather(*(watch.scan(M1, ["T0"], Offers()) for watch in watches))
     assert sum(scan.found for scan in scans if scan) == 4
     assert await database.pool.fetchval("SELECT count(*) FROM backfill_jobs") == 4
+
+
+async def test_minutes_that_were_given_up_for_their_age_are_missed_no_more(database: Database) -> None:
+    await universe.upsert(database, [BITCOIN])
+    await store(database, "BTC-USD", [minute(0), minute(3), minute(6), minute(8)])
+    desk = Desk(database, minute(9))
+    await desk.scan()
+    assert [gap[1] for gap in await desk.gaps()] == ["14:01", "14:04", "14:07"]
+    await database.pool.execute("DELETE FROM backfill_jobs")
+    await database.pool.execute("UPDATE rollup_state SET kept_from = $1", minute(5))
+    await database.pool.execute("DELETE FROM candles_intraday WHERE ts < $1", minute(5))
+    await database.pool.execute("UPDATE gaps SET next_check_at = '2000-01-01'")
+    kept = [("BTC-USD", "14:05", "14:06", "not_fetched"), ("BTC-USD", "14:07", "14:08", "not_fetched")]
+    await desk.scan()
+    assert await desk.gaps() == kept
+    assert [job[1:3] for job in await desk.queued()] == [("14:05", "14:09")]  # both, and their neighbours
+    await store(database, "BTC-USD", [minute(0)])  # somebody wants it all the same
+    await database.pool.execute("UPDATE gap_watermarks SET full_at = '-infinity'")
+    assert (await desk.scan()).asked == 0
+    assert await desk.gaps() == kept
+
+
+@pytest.mark.parametrize(("symbol", "jobs"), [("SPX", 0), ("SYN0001", 1)])
+async def test_what_no_configured_provider_gives_is_never_queued(
+    database: Database, symbol: str, jobs: int
+) -> None:
+    await universe.upsert(database, [replace(BITCOIN, symbol=symbol)])
+    await store(database, symbol, [minute(0)])
+    desk = Desk(database, minute(3))
+    told = [Gateway(provider, desk.clock) for provider in (SampleProvider(), SyntheticProvider())]
+    desk.offers = Offers([await each.standing() for each in told], is_complete=True)
+    await desk.scan()
+    cause = "not_fetched" if jobs else "unfillable"
+    assert await desk.gaps() == [(symbol, "14:01", "14:02", cause)]
+    assert len(await desk.queued()) == jobs
 
 
 async def test_symbols_and_intervals_that_are_watched_no_more_are_forgotten(database: Database) -> None:

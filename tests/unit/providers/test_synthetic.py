@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 from datetime import UTC, datetime, timedelta
 
 import numpy as np
@@ -22,6 +23,15 @@ DAY = timedelta(days=1)
 
 async def week(provider: SyntheticProvider, interval: Interval, symbol: str = "SYN0001") -> pa.Table:
     return await provider.bars(symbol, interval, START, START + 7 * DAY)
+
+
+@pytest.mark.parametrize("symbol", ["SPX", "SYN001", "SYN123456789", "XSYN0001", "SYN0001X", ""])
+async def test_what_it_does_not_tell_to_have_it_refuses(symbol: str) -> None:
+    offered = pickle.loads(pickle.dumps(SyntheticProvider.capabilities)).symbols  # as another process sees it
+    assert symbol not in offered
+    with pytest.raises(InvalidSymbol):
+        await week(SyntheticProvider(), Interval.D1, symbol)
+    assert "SYN0001" in offered
 
 
 async def test_another_seed_or_symbol_gives_other_prices() -> None:
