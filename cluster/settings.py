@@ -26,6 +26,8 @@ from pydantic import (
     field_validator,
     model_validator,
 )
+from yaml.parser import ParserError
+from yaml.scanner import ScannerError
 
 from cluster.errors import ConfigError
 from cluster.market.intervals import Interval
@@ -279,10 +281,13 @@ class Settings(BaseModel):
     @property
     def tier_rule(self) -> TierRule:
         """What `finsight symbols tiers` goes by; raises `ConfigError` when the limits make no sense."""
-        try:
-            limits = {tier: Limits(**values) for tier, values in self.tiers.items()}
-        except TypeError as error:
-            raise ConfigError(f"tiers (environment FINSIGHT_TIERS): {error}") from None
+        for tier, values in self.tiers.items():
+            if values.keys() != {"adv_21d", "mkt_cap"}:
+                raise ConfigError(
+                    f"tiers (environment FINSIGHT_TIERS): {tier} has {sorted(values)}; "
+                    "expected adv_21d and mkt_cap"
+                )
+        limits = {tier: Limits(**values) for tier, values in self.tiers.items()}
         return TierRule(limits, self.tier_slack)
 
     @property
@@ -459,21 +464,39 @@ def _packaged(name: str) -> dict[str, Any]:
 
 def _file(path: Path) -> dict[str, Any]:
     try:
-        return _mapping(path.read_text(), str(path))
+        text = path.read_text(encoding="utf-8")
     except OSError as error:
         raise ConfigError(f"FINSIGHT_CONFIG names {path}, which cannot be read: {error.strerror}.") from error
+    except UnicodeDecodeError as error:
+        raise ConfigError(
+            f"FINSIGHT_CONFIG names {path}, which is not UTF-8 (byte {error.start}). "
+            "Write it as YAML in UTF-8."
+        ) from None
+    return _mapping(text, str(path))
 
 
 def _mapping(text: str, source: str) -> dict[str, Any]:
     try:
         parsed = yaml.safe_load(text) or {}
-    except yaml.YAMLError as error:
-        raise ConfigError(f"{source} is not valid YAML: {error}") from error
+    except (yaml.YAMLError, ValueError, RecursionError) as error:  # ValueError: a day that there is not
+        raise ConfigError(f"{source} is not valid YAML: {_where(error)}.") from None
     if not isinstance(parsed, dict):
         raise ConfigError(f"{source} must hold `key: value` lines; it holds a {type(parsed).__name__}.")
-    if unknown := sorted(set(parsed) - set(Settings.model_fields)):
+    if unknown := sorted(str(name) for name in set(parsed) - set(Settings.model_fields)):
         raise ConfigError(f"{source}: unknown setting {', '.join(unknown)}. See docs/reference/settings.md.")
     return parsed
+
+
+def _where(error: Exception) -> str:
+    """What is wrong with YAML, without the line itself, which may hold a key."""
+    if isinstance(error, ScannerError | ParserError):
+        why = str(error.problem)
+    elif isinstance(error, yaml.MarkedYAMLError):  # these quote the text: an alias, an anchor, a tag
+        why = "a value that begins with *, & or ! must stand in quotes"
+    else:
+        return "it cannot be read as text, lists and mappings"
+    mark = error.problem_mark
+    return f"line {mark.line + 1}, column {mark.column + 1}: {why}" if mark else why
 
 
 def environment_names() -> dict[str, str]:

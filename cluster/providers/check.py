@@ -22,6 +22,10 @@ def wrong(settings: Settings) -> list[str]:
             ]
         except ConfigError as error:
             problems.append(f"providers (environment FINSIGHT_PROVIDERS): {error}.")
+    try:
+        _ = settings.backfill_provider_limits
+    except ConfigError as error:
+        problems.append(f"providers (environment FINSIGHT_PROVIDERS): {error}")
     return problems
 
 

@@ -11,7 +11,7 @@ from pydantic import SecretStr
 from cluster import settings
 from cluster.errors import ConfigError
 from cluster.market.intervals import Interval
-from cluster.providers import plans, registry
+from cluster.providers import check, plans, registry
 
 
 def load(home: Path, **environ: str) -> settings.Settings:
@@ -164,3 +164,47 @@ def test_a_cluster_collects_by_itself_or_with_others_or_not_at_all(tmp_path: Pat
     assert load(tmp_path).collects
     assert not load(tmp_path, LOCAL_SWEEP_ENABLED="false").collects
     assert load(tmp_path, LOCAL_SWEEP_ENABLED="false", USE_RLC="true").collects
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (
+            b'log_level: info\nfinnhub_api_key: "very-secret\n',
+            "line 3, column 1: found unexpected end of stream",
+        ),
+        (b"finnhub_api_key: very-secret: one\n", "line 1, column 29: mapping values are not allowed here"),
+        (b"finnhub_api_key: *very-secret\n", "line 1, column 18: a value that begins with *, & or !"),
+        (b"finnhub_api_key: !very-secret x\n", "line 1, column 18: a value that begins with *, & or !"),
+        (b"finnhub_api_key: very-secret\x00\n", "it cannot be read as text"),
+        (b"log_level: 2020-99-99\n", "it cannot be read as text"),
+        (b"[" * 20_000, "it cannot be read as text"),
+        (b"\xff\xfevery-secret", "not UTF-8 (byte 0)"),
+        (b"1: very-secret\nlog_levle: info\n", "unknown setting 1, log_levle"),
+        (b"- very-secret\n", "it holds a list"),
+    ],
+)
+def test_a_file_that_cannot_be_read_is_told_without_what_it_holds(
+    content: bytes, said: str, tmp_path: Path
+) -> None:
+    file = tmp_path / "config.yaml"
+    file.write_bytes(content)
+    with pytest.raises(ConfigError) as refused:
+        load(tmp_path, FINSIGHT_CONFIG=str(file))
+    assert said in str(refused.value)
+    assert "very-secret" not in str(refused.value)
+
+
+def test_a_limit_of_a_tier_that_is_missing_is_named() -> None:
+    given = json.dumps({tier: {"adv_21d": 1} for tier in ("T0", "T1", "T2")})
+    with pytest.raises(ConfigError, match=r"T0 has \['adv_21d'\]; expected adv_21d and mkt_cap"):
+        settings.load(instance=False, environ={"FINSIGHT_TIERS": given})
+
+
+@pytest.mark.parametrize("most", [-1, 0, 1.5, "many", True])
+def test_a_limit_of_jobs_that_makes_no_sense_is_found_before_anything_starts(
+    most: object, tmp_path: Path
+) -> None:
+    loaded = load(tmp_path, FINSIGHT_PROVIDERS=json.dumps({"sample": {"max_jobs": most}}))
+    (problem,) = check.wrong(loaded)
+    assert f"max_jobs = {most!r}" in problem
