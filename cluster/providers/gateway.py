@@ -3,41 +3,37 @@
 from __future__ import annotations
 
 import asyncio
-from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from functools import partial
 from math import isfinite
-from typing import Any, NoReturn, TypeVar
+from typing import TypeVar
 
 import pyarrow as pa
-import structlog
 
 from cluster import metrics
 from cluster.clock import Clock, SystemClock
 from cluster.errors import (
     BadBars,
-    Banned,
     FinSightError,
     InputError,
     Interrupted,
     Malformed,
-    NotEntitled,
     ProviderDown,
     ProviderError,
     RateLimited,
-    Refused,
 )
 from cluster.market import bars
 from cluster.market.adjustments import CorporateAction
 from cluster.market.intervals import Interval
 from cluster.market.symbols import Instrument
 from cluster.providers.allowance import Allowance, OwnBudget
-from cluster.providers.breaker import Breaker, BreakerPolicy
+from cluster.providers.breaker import BreakerPolicy
 from cluster.providers.budget import Window, narrowed, seconds_per_call
+from cluster.providers.condition import Condition
 from cluster.providers.fetch_many import one_by_one, portions
-from cluster.providers.health import Health, HealthPolicy
+from cluster.providers.health import HealthPolicy
 from cluster.providers.page import Page, page_of, tell_rejected
 from cluster.providers.protocol import (
     Acting,
@@ -53,10 +49,8 @@ from cluster.providers.protocol import (
     Step,
     Stepping,
 )
-from cluster.providers.stats import Outcome, ProviderState, ProviderStats, SetAside, Standing, reason_of
-from cluster.redaction import redact
+from cluster.providers.stats import ProviderStats, Standing
 
-_log = structlog.get_logger(__name__)
 Answer = TypeVar("Answer")
 Checked = TypeVar("Checked")
 
@@ -90,10 +84,7 @@ _CLOCKS_DIFFER = timedelta(minutes=5)
 class Gateway:
     """Fetches whole ranges of checked bars and never asks the provider more than budget and breaker allow.
 
-    A `BarSource`. Every outcome has an effect of its own. A rate limit closes the budget until `retry_at`, a
-    ban the breaker, too; a failure counts for the breaker, and the health falls; after a refusal of the key
-    or of our address nothing is asked for an hour, and the health is 0; what the plan does not include is
-    left alone for a day; no data, an unknown symbol and a wrong request have none.
+    A `BarSource`. A rate limit closes the budget until `retry_at`; what else outcomes do: see `Condition`.
     """
 
     def __init__(
@@ -109,17 +100,18 @@ class Gateway:
         self._policy = policy or GatewayPolicy()
         self._allowance = allowance or OwnBudget(self._policy.budget, self._clock)
         self._sleep = sleep
-        self._breaker = Breaker(self._policy.breaker)
-        self._health = Health(self._policy.health)
+        self._condition = Condition(
+            provider.name,
+            self._clock,
+            self._policy.breaker,
+            self._policy.health,
+            entitlement_retry_s=self._policy.entitlement_retry_s,
+            refusal_retry_s=self._policy.refusal_retry_s,
+        )
         self._slots = asyncio.Semaphore(self._policy.concurrency)
         self._turn = asyncio.Lock()
-        self._not_entitled_until_s: dict[Interval | Errand, float] = {}
-        self._refusal: Refused | Banned | None = None
         self._told_limits: tuple[Window, ...] = ()
-        self._outcomes: Counter[Outcome] = Counter()
         self._rejected = 0
-        self._last_error: tuple[str, datetime] | None = None
-        self._last_success_at: datetime | None = None
 
     async def fetch(self, symbol: str, interval: Interval, start: datetime, end: datetime) -> pa.Table:
         """All bars with `start <= ts < end`: `BAR_SCHEMA`, valid, sorted, unique; empty when there are none.
@@ -198,37 +190,35 @@ class Gateway:
 
     def stats(self) -> ProviderStats:
         """The provider's state now."""
-        now_s = self._clock.monotonic_s()
+        told = self._condition
         return ProviderStats(
             provider=self._provider.name,
-            state=self._state(now_s),
-            health_score=self._score(now_s),
-            latency_p50_ms=self._health.latency_ms(0.50, now_s),
-            latency_p95_ms=self._health.latency_ms(0.95, now_s),
-            error_rate=self._health.error_rate(now_s),
+            state=told.state(self._provider.capabilities.intervals),
+            health_score=told.score(),
+            latency_p50_ms=told.latency_ms(0.50),
+            latency_p95_ms=told.latency_ms(0.95),
+            error_rate=told.error_rate(),
             budget_left=self._allowance.left(),
-            last_error=self._last_error[0] if self._last_error else None,
-            last_error_at=self._last_error[1] if self._last_error else None,
-            last_success_at=self._last_success_at,
-            outcomes={str(outcome): count for outcome, count in self._outcomes.items()},
+            last_error=told.last_error[0] if told.last_error else None,
+            last_error_at=told.last_error[1] if told.last_error else None,
+            last_success_at=told.last_success_at,
+            outcomes={str(outcome): count for outcome, count in told.outcomes.items()},
             rejected_bars=self._rejected,
-            set_aside=self._set_aside(now_s),
+            set_aside=told.set_aside(),
         )
 
     async def standing(self) -> Standing:
         """What `router` chooses by."""
-        now_s, offer = self._clock.monotonic_s(), self._provider.capabilities
-        offer = replace(offer, intervals=offer.intervals - self._off(now_s))
-        price_s = seconds_per_call(self._windows(), offer.weight)
+        offer, off = self._provider.capabilities, self._condition.off()
         kinds: dict[Errand, type] = {"quote": Quoting, "actions": Acting}
         errands = frozenset(name for name, kind in kinds.items() if isinstance(self._provider, kind))
         return Standing(
             self._provider.name,
-            offer,
-            price_s,
-            self._state(now_s),
-            self._score(now_s),
-            errands - self._off(now_s),
+            replace(offer, intervals=offer.intervals - off),
+            seconds_per_call(self._windows(), offer.weight),
+            self._condition.state(offer.intervals),
+            self._condition.score(),
+            errands - off,
         )
 
     def _check(self, interval: Interval, start: datetime, end: datetime) -> None:
@@ -316,32 +306,29 @@ class Gateway:
             try:
                 checked = await self._call(call, check)
             except (ProviderError, InputError) as error:
-                await self._failed(error, wanted, began_s)
-            await self._answered(checked, began_s)
+                told = self._condition.failed(error, wanted, began_s)
+                if isinstance(error, RateLimited):
+                    wait_s = (error.retry_at - self._clock.now()).total_seconds()
+                    await self._allowance.close_for(wait_s)
+                if told is error:
+                    raise
+                raise told from None
+            empty = isinstance(checked, bars.Validated) and not checked.good.num_rows
+            self._condition.answered(began_s, empty=empty)
+            if isinstance(self._provider, Metered):
+                await self._allowance.correct(self._provider.usage())
             return checked
 
     async def _admit(self, wanted: Interval | Errand, weight: int, calls: int) -> None:
         """Pass, or raise why the provider must not be asked now."""
-        now_s, name = self._clock.monotonic_s(), self._provider.name
-        if now_s < self._not_entitled_until_s.get(wanted, float("-inf")):
-            raise NotEntitled(f"the plan of provider {name} does not include {wanted}")
-        if not self._breaker.allow(now_s):
-            raise self._closed(self._moment(self._breaker.retry_at_s(now_s)))
+        deadline_s = self._clock.monotonic_s() + self._policy.patience_s
+        self._condition.admit(wanted)
         try:
             for _ in range(calls):
-                await self._reserve(weight, now_s + self._policy.patience_s)
+                await self._reserve(weight, deadline_s)
         except BaseException as error:
-            self._breaker.neutral()
-            if isinstance(error, RateLimited):
-                self._last_error = (redact(str(error)), self._clock.now())
+            self._condition.not_asked(error)
             raise
-
-    def _closed(self, retry_at: datetime) -> ProviderError:
-        """Why nothing is asked before `retry_at`."""
-        if self._refusal is not None:
-            return type(self._refusal)(str(self._refusal), retry_at)
-        name = self._provider.name
-        return ProviderDown(f"provider {name} is down; the breaker stays open until {retry_at.isoformat()}")
 
     async def _reserve(self, weight: int, deadline_s: float) -> None:
         """Take the call out of the budget, after a short wait if need be; raises `RateLimited`."""
@@ -349,7 +336,7 @@ class Gateway:
             while wait_s := await self._allowance.reserve(weight):
                 retry_at_s = self._clock.monotonic_s() + wait_s
                 if retry_at_s > deadline_s:
-                    retry_at, name = self._moment(retry_at_s), self._provider.name
+                    retry_at, name = self._condition.moment(retry_at_s), self._provider.name
                     raise RateLimited(
                         f"the budget of provider {name} is used up until {retry_at.isoformat()}", retry_at
                     )
@@ -393,93 +380,3 @@ class Gateway:
                 f"{quote.symbol} of now"
             )
         return quote
-
-    async def _answered(self, checked: object, began_s: float) -> None:
-        now_s = self._clock.monotonic_s()
-        is_empty = isinstance(checked, bars.Validated) and not checked.good.num_rows
-        if is_empty:
-            self._neutral()
-        else:
-            self._accepted()
-            self._health.record(good=True, latency_ms=(now_s - began_s) * 1_000, now_s=now_s)
-            self._last_success_at = self._clock.now()
-        self._count(Outcome.NO_DATA if is_empty else Outcome.BARS, began_s, now_s)
-        if isinstance(self._provider, Metered):
-            await self._allowance.correct(self._provider.usage())
-
-    async def _failed(
-        self, error: ProviderError | InputError, wanted: Interval | Errand, began_s: float
-    ) -> NoReturn:
-        now_s, outcome = self._clock.monotonic_s(), Outcome.of(error)
-        self._last_error = (redact(str(error)), self._clock.now())
-        metrics.provider_errors_total.labels(self._provider.name, outcome).inc()
-        if outcome.is_failure:
-            self._health.record(good=False, latency_ms=(now_s - began_s) * 1_000, now_s=now_s)
-        match error:
-            case Refused():
-                error = self._set_aside_for(error, now_s)
-            case RateLimited():
-                await self._limited(error, now_s)
-            case _ if outcome.is_failure:
-                self._breaker.failure(now_s)
-            case _:
-                self._neutral()
-        if isinstance(error, NotEntitled):
-            self._not_entitled_until_s[wanted] = now_s + self._policy.entitlement_retry_s
-        self._count(outcome, began_s, now_s)
-        raise error
-
-    def _set_aside_for(self, refusal: Refused, now_s: float) -> Refused:
-        """Ask nothing for a while; the error that says until when."""
-        until_s = now_s + self._policy.refusal_retry_s
-        self._breaker.trip(until_s)
-        self._refusal = refusal
-        _log.error("provider_set_aside", provider=self._provider.name, reason=redact(str(refusal)))
-        return type(refusal)(str(refusal), self._moment(until_s))
-
-    async def _limited(self, error: RateLimited, now_s: float) -> None:
-        wait_s = (error.retry_at - self._clock.now()).total_seconds()
-        self._breaker.neutral()
-        if isinstance(error, Banned):
-            self._breaker.trip(now_s + wait_s)
-            self._refusal = error
-            _log.error("provider_set_aside", provider=self._provider.name, reason=redact(str(error)))
-        await self._allowance.close_for(wait_s)
-
-    def _neutral(self) -> None:
-        """An answer that says nothing about the provider's health, but that it answers us again."""
-        if self._refusal is not None:
-            self._accepted()
-        else:
-            self._breaker.neutral()
-
-    def _accepted(self) -> None:
-        self._refusal = None
-        self._breaker.success()
-
-    def _count(self, outcome: Outcome, began_s: float, now_s: float) -> None:
-        self._outcomes[outcome] += 1
-        metrics.provider_request_ms.observe((now_s - began_s) * 1_000)
-        metrics.provider_health_score.labels(self._provider.name).set(self._score(now_s))
-
-    def _state(self, now_s: float) -> ProviderState:
-        if self._off(now_s) >= self._provider.capabilities.intervals:
-            return "NOT_ENTITLED"
-        return self._breaker.state(now_s).value
-
-    def _score(self, now_s: float) -> float:
-        refuses = isinstance(self._refusal, Refused) and self._breaker.state(now_s) == "OPEN"
-        return 0.0 if refuses else self._health.score(now_s)
-
-    def _set_aside(self, now_s: float) -> SetAside | None:
-        if self._refusal is None:
-            return None
-        return SetAside(reason_of(self._refusal), self._moment(self._breaker.retry_at_s(now_s)))
-
-    def _off(self, now_s: float) -> frozenset[Any]:
-        """The intervals and errands that the plan does not include."""
-        return frozenset(each for each, until_s in self._not_entitled_until_s.items() if now_s < until_s)
-
-    def _moment(self, at_s: float) -> datetime:
-        """The wall-clock time of a second of the monotonic clock."""
-        return self._clock.now() + timedelta(seconds=at_s - self._clock.monotonic_s())
