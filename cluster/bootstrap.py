@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import timedelta
 from functools import partial
@@ -20,7 +21,6 @@ from cluster.backfill.gap_watch import WatchRules
 from cluster.backfill.scaling import Bounds
 from cluster.duties import actor as duties
 from cluster.duties.actor import DutyOptions
-from cluster.errors import NotRunning
 from cluster.ingest import actor as collector
 from cluster.ingest.actor import CollectorOptions
 from cluster.ingest.cadence import Cadence
@@ -95,8 +95,8 @@ def reload(
     missing = [each for name, each in wanted.items() if name not in there]
     for each in missing:
         each.start(*each.options(), env=env, namespace=namespace)
-    present = [each for name, each in wanted.items() if name in there]
-    asked = {each.name: _handle(each.name, namespace).reload.remote(*each.options()) for each in present}
+    handles = _handles([name for name in wanted if name in there], namespace)
+    asked = {name: handle.reload.remote(*wanted[name].options()) for name, handle in handles.items()}
     failed = _answers(asked, timeout_s)
     gone = sorted(name for name in there - wanted.keys() if name.startswith(_OF_SETTINGS))
     _retire(gone, namespace, grace_s)
@@ -153,11 +153,13 @@ def _running(namespace: str) -> set[str]:
     return {each["name"] for each in found if each["namespace"] == namespace}
 
 
-def _handle(name: str, namespace: str) -> Any:
-    try:
-        return ray.get_actor(name, namespace=namespace)
-    except ValueError:
-        raise NotRunning(f"actor {name} has just ended; reload once more") from None
+def _handles(names: Iterable[str], namespace: str) -> dict[str, Any]:
+    """The actors of these names, without those that have just ended."""
+    found = {}
+    for name in names:
+        with suppress(ValueError):
+            found[name] = ray.get_actor(name, namespace=namespace)
+    return found
 
 
 def _answers(asked: Mapping[str, Any], timeout_s: float) -> dict[str, str]:
@@ -177,7 +179,7 @@ def _answers(asked: Mapping[str, Any], timeout_s: float) -> dict[str, str]:
 
 def _retire(names: list[str], namespace: str, grace_s: float) -> None:
     """End the actors of these names when they have nothing to do any more."""
-    handles = {name: _handle(name, namespace) for name in names}
+    handles = _handles(names, namespace)
     failed = _answers({name: each.drain.remote(grace_s) for name, each in handles.items()}, grace_s + 5)
     for name, reason in failed.items():
         log.warning("drain_failed", actor=name, reason=reason)
@@ -258,5 +260,5 @@ def drain_workers(grace_s: float) -> None:
     A worker gives back the jobs that are not over by then.
     """
     working = sorted(name for name in _running(NAMESPACE) if name.startswith(("backfill:", "collector:")))
-    workers = [_handle(name, NAMESPACE) for name in working]
+    workers = list(_handles(working, NAMESPACE).values())
     asyncio.run(backfill.drain(workers, grace_s, timeout_s=grace_s + 5))

@@ -9,12 +9,11 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from asyncpg import PostgresError
-
 from cluster import logs
-from cluster.errors import ConfigError, FinSightError
+from cluster.errors import ConfigError
 from cluster.local.instance import write_private
 from cluster.providers import check
+from cluster.redaction import redact
 from cluster.settings import NEEDS_RESTART, Settings, changed, digest, revealed, running_instance
 from cluster.storage import audit, config_generations
 from cluster.storage.audit import Author
@@ -27,6 +26,8 @@ _log = logs.get(__name__)
 
 _LOOKS_FOR_THE_SAME = 30
 """A file reaches other nodes later than the news of it: so often a replica reads again before it gives up."""
+_LOOKS_LATER_S = 60.0
+"""So often it does after that; until it has read the same it tells the actors nothing."""
 _REMIND_S = 15.0
 """Ray starts a crashed actor with what it was first made with; so often all are told what holds now."""
 _ENVIRONMENT = "PROMETHEUS_MULTIPROC_DIR"
@@ -55,7 +56,7 @@ class Configuration:
         self._one_at_a_time = asyncio.Lock()
         self._generation = 0
         self._looks_left = 0
-        self._reminded_s = services.clock.monotonic_s()
+        self._looked_s = self._reminded_s = services.clock.monotonic_s()
 
     async def reload(self, author: Author) -> Outcome:
         """Read everything anew and have the whole cluster go by it.
@@ -104,8 +105,8 @@ class Configuration:
             await asyncio.sleep(self._services.settings.model_poll_s)
             try:
                 await self.look()
-            except (FinSightError, PostgresError) as error:
-                _log.warning("config_not_followed", reason=str(error))
+            except Exception as error:  # whatever Ray or the database raises passes; the next look goes on
+                _log.warning("config_not_followed", reason=redact(f"{type(error).__name__}: {error}"))
 
     async def look(self) -> None:
         """Take over what another replica has reloaded, and remind the actors from time to time."""
@@ -115,25 +116,30 @@ class Configuration:
                 return
             if newest.generation != self._generation:
                 self._generation, self._looks_left = newest.generation, _LOOKS_FOR_THE_SAME
-            if self._looks_left:
-                await self._catch_up(newest.digest)
-            await self._remind()
+            await self._catch_up(newest.digest)
+            if digest(self._services.settings) == newest.digest:
+                await self._remind()
 
     async def _catch_up(self, wanted: str) -> None:
-        self._looks_left -= 1
-        settings = self._services.settings
-        if digest(settings) != wanted:
-            settings, _ = _running(settings, await asyncio.to_thread(self._valid))
+        if digest(self._services.settings) == wanted:
+            self._looks_left = 0
+            return
+        now_s = self._services.clock.monotonic_s()
+        if not self._looks_left and now_s - self._looked_s < _LOOKS_LATER_S:
+            return
+        is_last, self._looks_left = self._looks_left == 1, max(0, self._looks_left - 1)
+        self._looked_s = now_s
+        settings, _ = _running(self._services.settings, await asyncio.to_thread(self._valid))
         if digest(settings) == wanted:
             self._looks_left = 0
             self._take(settings)
-        elif not self._looks_left:
+        elif is_last:  # the files of this cluster are others; later on they may be half written
             self._take(settings)
             _log.warning("config_differs", generation=self._generation, digest=digest(settings))
 
     async def _remind(self) -> None:
         now_s = self._services.clock.monotonic_s()
-        if self._services.on_ray and not self._looks_left and now_s - self._reminded_s >= _REMIND_S:
+        if self._services.on_ray and now_s - self._reminded_s >= _REMIND_S:
             self._reminded_s = now_s
             told = await asyncio.to_thread(_tell_actors, self._services.settings)
             if told.started or told.stopped or told.failed:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -12,8 +13,10 @@ import pytest
 from fastapi import FastAPI
 from starlette.testclient import TestClient
 
+from cluster.bootstrap import Reloaded
 from cluster.clock import FakeClock
 from cluster.settings import Settings, load
+from serve_apps import configuration
 from serve_apps.api import create_app
 from tests.serve.conftest import ADMIN_KEY, NOW, USER_KEY
 
@@ -28,6 +31,7 @@ class Files:
 
     def __init__(self, path: Path, base: Settings, database_url: str) -> None:
         self._path = path
+        self.clock = FakeClock(NOW)
         self._fixed = {
             "home": str(base.home),
             "database_url": database_url,
@@ -55,7 +59,7 @@ def replicas(files: Files) -> Iterator[tuple[TestClient, TestClient]]:
     """Two replicas of one cluster."""
 
     def app() -> FastAPI:
-        return create_app(files.read(), clock=FakeClock(NOW), reread=files.read)
+        return create_app(files.read(), clock=files.clock, reread=files.read)
 
     with TestClient(app()) as first, TestClient(app()) as second:
         yield first, second
@@ -156,6 +160,69 @@ def test_a_replica_whose_file_comes_late_takes_it_over_when_it_is_there(
     files.write(admin_api_key=NEW_ADMIN["X-API-Key"])
     look(second)
     assert symbol_added(second, "B", NEW_ADMIN) == 201
+
+
+def test_a_replica_that_gave_up_waiting_takes_nothing_over_but_what_was_reloaded(
+    replicas: tuple[TestClient, TestClient], files: Files
+) -> None:
+    first, second = replicas
+    files.write(admin_api_key=NEW_ADMIN["X-API-Key"])
+    assert first.post("/ops/reload", headers=ADMIN).status_code == 200
+    files.write(admin_api_key=ADMIN_KEY)  # the file of the second replica's node, for minutes
+    for _ in range(31):
+        look(second)
+    files.write(admin_api_key="what somebody writes at this moment")
+    files.clock.advance(61)
+    look(second)
+    assert symbol_added(second, "A", ADMIN) == 201
+    files.write(admin_api_key=NEW_ADMIN["X-API-Key"])
+    look(second)
+    assert symbol_added(second, "B", NEW_ADMIN) == 401  # not looked at again so soon
+    files.clock.advance(61)
+    look(second)
+    assert symbol_added(second, "C", NEW_ADMIN) == 201
+
+
+def test_only_replicas_that_have_what_was_reloaded_remind_the_actors(
+    replicas: tuple[TestClient, TestClient], files: Files, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told: list[str] = []
+
+    def tell(settings: Settings) -> Reloaded:
+        told.append(settings.log_level)
+        return Reloaded([], [], [], {})
+
+    first, second = replicas
+    files.write(admin_api_key=ADMIN_KEY, log_level="error")
+    assert first.post("/ops/reload", headers=ADMIN).status_code == 200
+    files.write(admin_api_key=ADMIN_KEY)  # the second replica's node has the old one, and keeps it
+    for _ in range(31):
+        look(second)
+    monkeypatch.setattr(configuration, "_tell_actors", tell)
+    for replica in (first, second):
+        assert isinstance(replica.app, FastAPI)
+        replica.app.state.services.on_ray = True
+    files.clock.advance(16)
+    look(second)
+    assert told == []
+    look(first)
+    look(first)
+    assert told == ["error"]
+
+
+def test_a_look_that_fails_in_any_way_is_not_the_last(
+    settings: Settings, files: Files, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looks = threading.Semaphore(0)
+
+    async def failing(_: configuration.Configuration) -> None:
+        looks.release()
+        raise ConnectionError("Ray's control service is away")
+
+    monkeypatch.setattr(configuration.Configuration, "look", failing)
+    polled = files.read().model_copy(update={"model_poll_s": 0.01})
+    with TestClient(create_app(polled, clock=files.clock, reread=files.read)):
+        assert all(looks.acquire(timeout=30) for _ in range(3))
 
 
 @pytest.mark.parametrize(("headers", "status"), [({}, 401), ({"X-API-Key": USER_KEY}, 403)])
