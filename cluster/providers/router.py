@@ -120,6 +120,8 @@ class Router:
         self._fresh_s, self._timeout_s = fresh_s, timeout_s
         self._told: Mapping[str, Standing | ProviderDown] = {}
         self._told_s = float("-inf")
+        self._asking = asyncio.Lock()
+        self._silent: set[str] = set()
 
     async def fetch(
         self, want: Want, ask: Callable[[BarSource], Awaitable[pa.Table]]
@@ -163,18 +165,27 @@ class Router:
         return empty
 
     async def standings(self) -> Mapping[str, Standing | ProviderDown]:
-        """How every provider stands, or why that cannot be told; not older than `fresh_s`."""
-        now_s = self._clock.monotonic_s()
-        if now_s >= self._told_s + self._fresh_s:
-            told = await asyncio.gather(*(self._standing(name) for name in self._sources))
-            self._told, self._told_s = dict(zip(self._sources, told, strict=True)), now_s
-        return self._told
+        """How every provider stands, or why that cannot be told; not older than `fresh_s`.
+
+        One that does not answer holds everybody up once, and from then on for a tenth of that time.
+        """
+        async with self._asking:
+            if self._clock.monotonic_s() >= self._told_s + self._fresh_s:
+                told = await asyncio.gather(*(self._standing(name) for name in self._sources))
+                self._told = dict(zip(self._sources, told, strict=True))
+                self._told_s = (
+                    self._clock.monotonic_s()
+                )  # else what took longer than `fresh_s` is never fresh
+            return self._told
 
     async def _standing(self, name: str) -> Standing | ProviderDown:
         try:
-            async with asyncio.timeout(self._timeout_s):
-                return await self._sources[name].standing()
+            async with asyncio.timeout(self._timeout_s / (10 if name in self._silent else 1)):
+                standing = await self._sources[name].standing()
+            self._silent.discard(name)
+            return standing
         except TimeoutError:
+            self._silent.add(name)
             return ProviderDown(f"the gateway of provider {name} does not answer")
         except ProviderDown as error:
             return error

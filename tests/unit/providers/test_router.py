@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -285,6 +286,36 @@ async def test_how_they_stand_is_asked_anew_after_a_while() -> None:
     assert (await router.fetch(WANT, ask))[0] == "one"
     clock.advance(0.1)
     assert (await router.fetch(WANT, ask))[0] == "other"
+
+
+class Silent(Source):
+    """Its gateway does not say how it stands until it is told to; the clock goes on meanwhile."""
+
+    def __init__(self, clock: FakeClock) -> None:
+        super().__init__("silent", 1)
+        self._clock, self.questions, self.speaks = clock, 0, False
+
+    async def standing(self) -> Standing:
+        self.questions += 1
+        if not self.speaks:
+            try:
+                await asyncio.Event().wait()
+            finally:
+                self._clock.advance(10.0)
+        return await super().standing()
+
+
+async def test_who_does_not_say_how_it_stands_is_asked_by_one_at_a_time_and_not_at_once_again() -> None:
+    clock = FakeClock(NOW)
+    silent, well = Silent(clock), Source("well", 1)
+    router = Router({"silent": silent, "well": well}, clock, fresh_s=5.0, timeout_s=0.2)
+    for told in [*await asyncio.gather(*(router.standings() for _ in range(3))), await router.standings()]:
+        assert isinstance(told["silent"], ProviderDown)
+        assert told["well"] == well.stands
+    assert silent.questions == 1
+    silent.speaks = True
+    clock.advance(5.0)
+    assert (await router.standings())["silent"] == silent.stands
 
 
 class Named(SyntheticProvider):
