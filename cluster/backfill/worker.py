@@ -142,6 +142,8 @@ class Worker:
                 raise LeaseLost(f"the lease of job {lease.id} has ended")
             written = await write(connection, checked.good)
             await backfill_progress.advance(connection, lease, part.until)
+        for source in checked.good["source"].unique().to_pylist():  # one, whoever of the route it was
+            metrics.bars_written_total.labels(source).inc(written.inserted + written.revised)
         log.info("job_advanced", job=lease.id, until=part.until.isoformat(), inserted=written.inserted)
 
     async def _fetch(self, lease: Lease) -> tuple[str, pa.Table]:

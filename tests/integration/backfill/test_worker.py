@@ -11,6 +11,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
+from cluster import metrics
 from cluster.backfill.scan import scan
 from cluster.backfill.worker import Worker
 from cluster.clock import FakeClock
@@ -53,6 +54,10 @@ def table(numbers: list[int], *, symbol: str = "BTC-USD", close: float = 11.0) -
     return bars.from_columns(
         symbol, M1, ts, flat, flat + 1, flat - 1, np.full(len(numbers), close), flat, source="test"
     )
+
+
+def written_so_far() -> float:
+    return metrics.REGISTRY.get_sample_value("bars_written_total", {"source": "test"}) or 0.0
 
 
 class Source:
@@ -189,9 +194,10 @@ async def test_what_was_answered_before_an_error_is_stored_and_the_next_attempt_
     retry_at = datetime.now(UTC) + timedelta(hours=1)
     part = Interrupted(table([0, 1, 3]), minute(4), RateLimited("budget", retry_at))
     source = Source(part, table([4, 5, 6, 7, 8, 9]))
-    lease = await leased(queue, "test")
+    lease, before = await leased(queue, "test"), written_so_far()
     assert await worker(queue, {"test": source}).run(lease) == "snoozed"
     assert await stored(database) == [0, 1, 3]
+    assert written_so_far() - before == 3
     waiting = await job(queue, lease)
     assert (waiting.start, waiting.end, waiting.state) == (minute(4), minute(10), "ready")
     assert waiting.reason == "RateLimited: budget"
