@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import asdict
+from datetime import datetime
 from http import HTTPStatus
 from typing import Annotated
 
@@ -11,7 +12,8 @@ from fastapi import APIRouter, Depends, Path, Request
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
-from cluster.errors import ConfigError, NotRunning
+from cluster.errors import ConfigError, NotRunning, ProviderError
+from cluster.redaction import redact
 from cluster.storage.backfill_jobs import BackfillQueue
 from cluster.storage.backfill_records import JobStatus
 from serve_apps import body, problems
@@ -81,7 +83,7 @@ class OpsRoutes:
         try:
             done = await self._configuration.reload(author(request))
         except ConfigError as error:
-            raise HTTPException(HTTPStatus.CONFLICT, f"Nothing was changed. {error}") from None
+            raise HTTPException(HTTPStatus.CONFLICT, f"Nothing was changed. {redact(str(error))}") from None
         actors = {} if done.actors is None else asdict(done.actors)
         return ReloadAnswer(
             generation=done.generation,
@@ -99,15 +101,46 @@ class OpsRoutes:
         return job_of(found)
 
     async def providers(self) -> ProviderPage:
-        """Breaker, health, latency and budget of every configured provider."""
+        """Breaker, health, latency and budget of every configured provider.
+
+        One whose gateway does not answer is `OPEN` with a health of 0, and `last_error` says why.
+        """
         if not self._services.on_ray:
             raise NotRunning("The gateways run on Ray, and this process does not. Run `finsight up`.")
+        names = sorted(self._services.settings.active_providers)
+        found = await asyncio.gather(*map(self._provider, names))
+        return ProviderPage(items=found, next_cursor=None)
+
+    async def _provider(self, name: str) -> ProviderStats:
         from serve_apps import on_ray
 
-        names = sorted(self._services.settings.active_providers)
-        found = await asyncio.gather(*(on_ray.provider_stats(name, _TIMEOUT_S) for name in names))
-        stats = [ProviderStats.model_validate(each, from_attributes=True) for each in found]
-        return ProviderPage(items=stats, next_cursor=None)
+        try:
+            stats = await on_ray.provider_stats(name, _TIMEOUT_S)
+        except (
+            NotRunning,
+            ProviderError,
+        ) as error:  # the others are told all the same
+            return _silent(name, redact(str(error)), self._services.clock.now())
+        return ProviderStats.model_validate(stats, from_attributes=True)
+
+
+def _silent(name: str, why: str, now: datetime) -> ProviderStats:
+    """What there is to tell of a provider whose gateway does not answer."""
+    return ProviderStats(
+        provider=name,
+        state="OPEN",
+        health_score=0.0,
+        latency_p50_ms=None,
+        latency_p95_ms=None,
+        error_rate=1.0,
+        budget_left=[],
+        last_error=why,
+        last_error_at=now,
+        last_success_at=None,
+        outcomes={},
+        rejected_bars=0,
+        set_aside=None,
+    )
 
 
 def job_of(found: JobStatus) -> BackfillJob:
