@@ -47,7 +47,7 @@ DECLARE
     line_providers text[] := '{}';
     tier_free bigint[];
     provider_free bigint[];
-    at_tier text := '';
+    at_tier text := 'U';  -- after every tier
     at_provider text := '';
     chosen bigint[];
 BEGIN
@@ -78,11 +78,13 @@ BEGIN
         WHERE j.state = 'leased' AND j.lease_until <= moment - lease
           AND holder.wait_event = 'ClientRead' AND holder.usename = current_user;
     END IF;
-    -- All (tier, provider) that have ready jobs, by hops over the index.
+    -- All (tier, provider) that have ready jobs, by hops over the index: from the last job of a line to that of
+    -- the one before. At the head of a line are the entries of jobs already claimed; while an old transaction
+    -- keeps them from being cleaned up, each look there costs a visit to all of them.
     LOOP
         SELECT tier, coalesce(provider, '') INTO at_tier, at_provider FROM backfill_jobs
-        WHERE state = 'ready' AND (tier, coalesce(provider, '')) > (at_tier, at_provider)
-        ORDER BY tier, coalesce(provider, '') LIMIT 1;
+        WHERE state = 'ready' AND (tier, coalesce(provider, '')) < (at_tier, at_provider)
+        ORDER BY tier DESC, coalesce(provider, '') DESC LIMIT 1;
         EXIT WHEN NOT FOUND;
         line_tiers := line_tiers || at_tier;
         line_providers := line_providers || at_provider;
