@@ -46,7 +46,8 @@ async def database(database_url: str) -> AsyncIterator[Database]:
 async def gaps_done(duties: Any, *, period_s: float) -> DutyStats:
     """The watch after its first run of this process, at the pace of `period_s`."""
     while True:
-        for each in await duties.stats.remote():
+        told: list[DutyStats] = await duties.stats.remote()
+        for each in told:
             if (each.name, each.period_s) == ("gaps", period_s) and each.succeeded_at:
                 return each
         await asyncio.sleep(0.05)
@@ -65,7 +66,7 @@ async def test_duties_start_come_back_after_a_kill_and_go_by_new_options(
     namespace = f"test-{uuid.uuid4().hex}"
     watch = WatchRules({"T0": [Interval.M1]})
     options = DutyOptions(database_url=database_url, watch=watch, watch_s=3_600.0)
-    duties = actor.start(options, namespace=namespace)
+    duties: Any = actor.start(options, namespace=namespace)
     try:
         async with asyncio.timeout(_WITHIN_S):
             first = await gaps_done(duties, period_s=3_600.0)
