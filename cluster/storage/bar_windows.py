@@ -70,8 +70,8 @@ async def fetch(
 ) -> dict[str, Array]:
     """Columns of the stored bars in `windows`, window after window, oldest first; at most `limit` from each.
 
-    `table` is the interval's candle table unless given. `newest` takes the last `limit` of a window instead of
-    the first. `ts` and `ingested_at` are microseconds since 2000; an unknown volume is NaN, an unknown trade
+    `table` is the interval's candle table unless given. `newest` takes the last `limit` of a window instead
+    of the first. `ts` and `ingested_at` are microseconds since 2000; an unknown volume is NaN, an unknown trade
     count -1; `source` is padded with blanks; "marks" gives `window` (index into `windows`), `revision`,
     `is_final` and `aligned`.
     """
