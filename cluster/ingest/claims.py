@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Literal
 
 import asyncpg
@@ -20,7 +22,7 @@ Claim = Literal["ours", "theirs", "done", "unknown"]
 """We do it; another does; it has been done; Redis is out of reach."""
 
 LEASE_S = 60.0
-"""A look that was begun and has not ended after this may be done by another."""
+"""A look whose collector has not been heard of for this long may be done by another."""
 _DONE = b"done"
 _DATABASE = "(SELECT oid FROM pg_database WHERE datname = current_database())"
 # One for all databases of a server and for all servers; a copy of a database has a name of its own.
@@ -43,23 +45,29 @@ class Claims:
 
     async def claim(self, cadence: Cadence, number: int) -> Claim:
         """Take look `number`, or hear who has it."""
-        key, lease_ms = self._key(cadence, number), round(1_000 * min(LEASE_S, cadence.cadence_s))
-        try:
+        key = self._key(cadence, number)
+        told: Claim = "unknown"
+        with _out_of_reach():
             async with asyncio.timeout(self._timeout_s):
-                if await self._redis.set(key, b"begun", nx=True, px=lease_ms):
-                    return "ours"
-                return "done" if await self._redis.get(key) == _DONE else "theirs"
-        except (RedisError, OSError, TimeoutError) as error:
-            log.warning("claims_unreachable", reason=redact(f"{type(error).__name__} {error}".strip()))
-            return "unknown"
+                if await self._redis.set(key, b"begun", nx=True, px=_lease_ms(cadence)):
+                    told = "ours"
+                else:
+                    told = "done" if await self._redis.get(key) == _DONE else "theirs"
+        return told
+
+    async def hold(self, cadence: Cadence, number: int) -> None:
+        """Keep look `number` from others until this is cancelled, however long it takes."""
+        while True:
+            await asyncio.sleep(_lease_ms(cadence) / 3_000)
+            with _out_of_reach():
+                async with asyncio.timeout(self._timeout_s):
+                    await self._redis.pexpire(self._key(cadence, number), _lease_ms(cadence), gt=True)
 
     async def done(self, cadence: Cadence, number: int) -> None:
         """Nobody has to do look `number` any more."""
-        try:
+        with _out_of_reach():
             async with asyncio.timeout(self._timeout_s):
                 await self._redis.set(self._key(cadence, number), _DONE, px=round(2_000 * cadence.cadence_s))
-        except (RedisError, OSError, TimeoutError) as error:
-            log.warning("claims_unreachable", reason=redact(f"{type(error).__name__} {error}".strip()))
 
     async def close(self) -> None:
         """Close the connections."""
@@ -68,6 +76,19 @@ class Claims:
     def _key(self, cadence: Cadence, number: int) -> str:
         which = f"{cadence.tier}:{cadence.interval}:{cadence.cadence_s:g}:{number}"
         return f"finsight:sweep:{self._scope}:{which}"
+
+
+def _lease_ms(cadence: Cadence) -> int:
+    return round(1_000 * min(LEASE_S, cadence.cadence_s))
+
+
+@contextmanager
+def _out_of_reach() -> Iterator[None]:
+    """Go on without a Redis that does not answer."""
+    try:
+        yield
+    except (RedisError, OSError, TimeoutError) as error:
+        log.warning("claims_unreachable", reason=redact(f"{type(error).__name__} {error}".strip()))
 
 
 async def scope_of(database: Database, shard: int, shards: int) -> str:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
-from contextlib import suppress
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import asynccontextmanager, suppress
 from datetime import datetime
 from typing import Literal, Protocol
 
@@ -24,6 +24,8 @@ _LONGEST_WAIT_S = 5.0
 """The clock is looked at again after this: it may have been set."""
 _AGAIN_S = 2.0
 """What another has begun is looked at again after this: it may have died."""
+_RETRY_S = 10.0
+"""A look that failed as a whole is done again after this: the next one may be hours away."""
 
 
 class SharedLooks(Protocol):
@@ -31,6 +33,10 @@ class SharedLooks(Protocol):
 
     async def claim(self, cadence: Cadence, number: int) -> Claim:
         """See `Claims.claim`."""
+        ...
+
+    async def hold(self, cadence: Cadence, number: int) -> None:
+        """See `Claims.hold`."""
         ...
 
     async def done(self, cadence: Cadence, number: int) -> None:
@@ -83,8 +89,11 @@ class Collector:
             if outcome is None:
                 await self._wait_for(next_at, _AGAIN_S)
                 continue
-            before = number
             metrics.collection_sweeps_total.labels(cadence.tier, str(cadence.interval), outcome).inc()
+            if outcome == "failed":
+                await self._wait_for(next_at, _RETRY_S)
+                continue
+            before = number
 
     async def _look(self, cadence: Cadence, number: int, next_at: datetime) -> Outcome | None:
         """How look `number` ended; `None` while another is at it."""
@@ -94,7 +103,8 @@ class Collector:
         if claim == "done" or (claim == "unknown" and not self._locally):
             return "elsewhere" if claim == "done" else "failed"
         try:
-            sweep = await self._sweeper.sweep(cadence, next_at)
+            async with self._held(cadence, number):
+                sweep = await self._sweeper.sweep(cadence, next_at)
             await self._record(sweep)
         except Exception as error:  # the database may come back; what was not collected is collected then
             log.warning(
@@ -109,6 +119,15 @@ class Collector:
             seconds=round((sweep.finished_at - sweep.started_at).total_seconds(), 3),
         )  # fmt: skip
         return "alone" if claim == "unknown" else "done"
+
+    @asynccontextmanager
+    async def _held(self, cadence: Cadence, number: int) -> AsyncIterator[None]:
+        holding = asyncio.create_task(self._claims.hold(cadence, number)) if self._claims else None
+        try:
+            yield
+        finally:
+            if holding:
+                holding.cancel()
 
     async def _wait_for(self, moment: datetime, longest_s: float) -> None:
         """Until `moment`, or `longest_s`, or the end."""

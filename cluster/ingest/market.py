@@ -113,11 +113,17 @@ class Market:
             self._memory.answered |= dict.fromkeys((self.symbols[place] for place in places), newest)
 
     def note_lag(self, places: Places, now: datetime, grace_s: float) -> None:
-        """Remember how far the symbols at `places` are behind."""
+        """Remember how far the symbols at `places`, which were asked for or are wanted, are behind."""
         before, after = self.stored.states[places], self._after[places]
-        seconds, news = plan.lags_s(self.stored.slots, before, after, self._asked[places], now, grace_s)
+        seconds, news = plan.lags_s(self.stored.slots, before, after, now, grace_s)
         for place, lag_s in zip(places[news].tolist(), seconds[news].tolist(), strict=True):
             self._memory.lag_s[self.symbols[place]] = lag_s
+
+    def note_unserved(self, places: Sequence[int], now: datetime) -> None:
+        """Nobody gives the symbols at `places` now: those that somebody has given fall behind."""
+        given = (self.stored.states == FINAL).any(axis=1)
+        known = [place for place in places if given[place] or self.symbols[place] in self._memory.lag_s]
+        self.note_lag(np.array(known, np.intp), now, 0.0)
 
     def idle(self) -> int:
         """How many symbols nothing was asked for."""

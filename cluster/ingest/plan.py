@@ -63,13 +63,12 @@ def asks(
 
 
 def lags_s(
-    slots: Slots, before: States, after: States, asked: Flags, now: datetime, grace_s: float
+    slots: Slots, before: States, after: States, now: datetime, grace_s: float
 ) -> tuple[npt.NDArray[np.float64], Flags]:
-    """How far each symbol is behind at `now`, in seconds, and for which symbols that is news.
+    """How far each wanted symbol is behind at `now`, in seconds, and for which symbols that is news.
 
     A symbol whose newest bar that should be final was stored just now: the time since that bar's close. One
-    that was `asked` for and lacks it: the time since the close of the first bar after those it has. Nothing
-    else is news.
+    that lacks it: the time since the close of the first bar after those it has. Nothing else is news.
     """
     due = np.flatnonzero(slots.due(now, grace_s))
     if not len(due):
@@ -80,7 +79,7 @@ def lags_s(
     behind = newest < last
     close = slots.closes[np.where(behind, newest + 1, last)]
     seconds = (to_instant(now) - close) / np.timedelta64(1, "s")
-    return seconds, np.where(behind, asked, before[:, last] != FINAL)
+    return seconds, behind | (before[:, last] != FINAL)
 
 
 def late(slots: Slots, before: States, symbol: Places, ts: Instants, final: Flags) -> int:

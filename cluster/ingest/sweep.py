@@ -78,6 +78,8 @@ class _Look:
         default_factory=lambda: defaultdict(lambda: asyncio.Semaphore(_BATCHES_AT_ONCE))
     )
     """By provider; not shared with other looks, for a slow one must not hold up the minutes."""
+    silent: set[str] = field(default_factory=set)
+    """Providers that did not answer in the time there was: not asked again in this look."""
 
 
 class Sweeper:
@@ -166,7 +168,8 @@ class Sweeper:
         # Who could not even give one symbol a look would be used up by them all.
         standings = [one for one in await self._standings() if one.seconds_per_call <= look.cadence.cadence_s]
         waiting = market.rankings(standings, self._sources, now, self._rule)
-        unserved = sum(not able for able in waiting.values())
+        nobody = [place for place, able in waiting.items() if not able]
+        market.note_unserved(nobody, now)
         errors: dict[int, list[Exception]] = defaultdict(list)
         while waiting := {place: able for place, able in waiting.items() if able}:
             failed = await self._round(look, market, waiting)
@@ -177,8 +180,8 @@ class Sweeper:
             }
             given_up = [place for place, able in waiting.items() if not able]
             self._give_up(look, market, given_up, errors)
-        look.tally.unserved += unserved
-        look.tally.idle += market.idle() - unserved
+        look.tally.unserved += len(nobody)
+        look.tally.idle += market.idle() - len(nobody)
 
     async def _round(
         self, look: _Look, market: Market, waiting: Mapping[int, list[Standing]]
@@ -225,6 +228,8 @@ class Sweeper:
     async def _asked(
         self, look: _Look, provider: str, names: Sequence[str], start: datetime, end: datetime
     ) -> Many:
+        if provider in look.silent:
+            return Many(bars.empty(), dict.fromkeys(names, ProviderDown(f"provider {provider} is silent")))
         left_s = max(_LEAST_S, (look.until - self._clock.now()).total_seconds())
         source, interval = self._sources[provider], look.cadence.interval
         try:
@@ -233,6 +238,7 @@ class Sweeper:
         except (ProviderError, InputError) as error:
             return Many(bars.empty(), dict.fromkeys(names, error))
         except TimeoutError:
+            look.silent.add(provider)
             late = ProviderDown(f"provider {provider} did not answer within {left_s:g} s")
             return Many(bars.empty(), dict.fromkeys(names, late))
 
@@ -268,6 +274,7 @@ class Sweeper:
         """Count the symbols that nobody gave anything of, for this time."""
         refused = [p for p in places if all(isinstance(e, InvalidSymbol | NotEntitled) for e in errors[p])]
         look.tally.unserved += len(refused)
+        market.note_unserved(refused, self._clock.now())
         failed = sorted(set(places).difference(refused))
         if not failed:
             return

@@ -205,6 +205,30 @@ async def test_a_look_that_fails_is_followed_by_the_next(database: Database) -> 
     assert counted("failed") - failed == 1
 
 
+async def test_a_look_that_failed_is_done_again_before_the_next_is_due(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("cluster.ingest.collector._RETRY_S", 0.05)
+    clock, record, daily = SystemClock(), Recorded(), Cadence("T1", Interval.D1, 21_600.0)
+    one = Broken(database, {}, clock)
+    async with running(Collector(one, record, [daily], clock)):
+        await record.until(1)
+    assert one.looks == 2
+
+
+async def test_a_look_is_kept_from_others_as_long_as_it_takes(redis: Redis) -> None:
+    scope, cadence = a_scope(), Cadence("T1", Interval.M1, 0.6)
+    slow, other = Claims(redis, scope), Claims(redis, scope)
+    assert await slow.claim(cadence, 7) == "ours"
+    holding = asyncio.create_task(slow.hold(cadence, 7))
+    for _ in range(20):
+        await asyncio.sleep(0.1)
+        assert await other.claim(cadence, 7) == "theirs"
+    holding.cancel()
+    await slow.done(cadence, 7)
+    assert await other.claim(cadence, 7) == "done"
+
+
 async def test_the_last_look_is_kept_and_its_lag_grows_while_none_follows(database: Database) -> None:
     await watch(database, "SYN0001")
     clock = SystemClock()

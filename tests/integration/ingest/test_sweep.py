@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 from datetime import datetime, timedelta
 
 import pyarrow as pa
@@ -217,7 +218,10 @@ async def test_a_symbol_that_fails_stops_no_other_and_goes_to_the_next_provider(
 class Hanging(Named):
     """Never answers."""
 
+    calls = 0
+
     async def bars(self, symbol: str, interval: Interval, start: datetime, end: datetime) -> pa.Table:
+        self.calls += 1
         await asyncio.Event().wait()
         raise AssertionError
 
@@ -231,6 +235,35 @@ async def test_a_provider_that_hangs_is_left_for_the_next_before_the_next_look_i
     found = await one.sweep(MINUTES, clock.now())
     assert (found.failed, found.bars) == (0, 9)
     assert (await stored(database, "SYN0001"))[-1] == ("11:59", "b", True, 0)
+
+
+async def test_a_provider_that_was_silent_is_not_asked_for_the_other_batches_of_the_look(
+    database: Database, clock: FakeClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("cluster.ingest.sweep._LEAST_S", 0.2)
+    names = [f"SYN000{number}" for number in range(1, 7)]
+    await watch(database, *names)
+    hanging = Hanging("a", clock)
+    one = sweeper(database, clock, hanging, Named("b", clock), batch=1)
+    found = await one.sweep(MINUTES, clock.now())
+    assert (found.failed, found.bars, hanging.calls) == (0, 54, 2)  # two batches at a time
+
+
+async def test_a_symbol_that_nobody_gives_any_more_falls_behind(database: Database, clock: FakeClock) -> None:
+    await watch(database, "SYN0001", "SYN0002")
+    provider = Named("a", clock)
+    provider.capabilities = replace(provider.capabilities, symbols=frozenset({"SYN0001"}))
+    one = sweeper(database, clock, provider)
+    assert (await look(one, clock)).lag_p99_s == 0.5  # the other one was never given
+    provider.capabilities = replace(provider.capabilities, symbols=frozenset())
+    clock.advance(60)
+    found = await look(one, clock)
+    assert (found.unserved, found.lag_p99_s) == (2, 0.5)
+    clock.advance(120)
+    assert (await look(one, clock)).lag_p99_s == 120.5
+    assert (
+        await look(sweeper(database, clock, provider), clock)
+    ).lag_p99_s == 120.5  # known by what is stored
 
 
 async def test_an_outage_is_made_up_for_when_it_is_over(database: Database, clock: FakeClock) -> None:

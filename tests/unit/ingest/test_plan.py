@@ -96,8 +96,8 @@ def test_nothing_is_asked_for_while_a_market_is_closed_and_collected() -> None:
     assert asks(closed, full, NEVER, now, 60.0, wants_running=True) == []
 
 
-def lag(before: list[int], after: list[int], *, asked: bool = True) -> float | None:
-    seconds, news = lags_s(SLOTS, stored(before), stored(after), np.array([asked]), NOW, 0.0)
+def lag(before: list[int], after: list[int]) -> float | None:
+    seconds, news = lags_s(SLOTS, stored(before), stored(after), NOW, 0.0)
     return float(seconds[0]) if news[0] else None
 
 
@@ -109,7 +109,6 @@ def test_the_lag_of_a_bar_is_counted_from_its_close() -> None:
 def test_a_symbol_that_lacks_bars_is_behind_since_the_close_of_the_first() -> None:
     behind = [FINAL] * 6 + [MISSING] * 4
     assert lag(behind, behind) == 120.5  # 11:57 closed at 11:58
-    assert lag(behind, behind, asked=False) is None
     assert lag(NONE, NONE) == 480.5
 
 
