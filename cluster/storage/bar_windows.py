@@ -71,8 +71,8 @@ async def fetch(
     """Columns of the stored bars in `windows`, window after window, oldest first; at most `limit` from each.
 
     `table` is the interval's candle table unless given. `newest` takes the last `limit` of a window instead
-    of the first. `ts` and `ingested_at` are microseconds since 2000; an unknown volume is NaN, an unknown trade
-    count -1; `source` is padded with blanks; "marks" gives `window` (index into `windows`), `revision`,
+    of the first. `ts` and `ingested_at` are microseconds since 2000; an unknown volume is NaN, an unknown
+    trade count -1; `source` is padded with blanks; "marks" gives `window` (index into `windows`), `revision`,
     `is_final` and `aligned`.
     """
     columns = ", ".join(_EXPRESSIONS.get(name, name) for name in fields)

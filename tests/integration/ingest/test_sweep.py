@@ -193,6 +193,15 @@ async def test_the_data_set_that_has_ended_is_asked_by_nobody_for_new_bars(
     assert len(synthetic.asked) == 1
 
 
+async def test_symbols_that_the_configured_providers_do_not_list_are_unserved_and_nobody_is_asked(
+    database: Database, clock: FakeClock
+) -> None:
+    await watch(database, "SPX", "SYN0001")
+    synthetic, ended = SyntheticProvider(clock=clock), SampleProvider()
+    found = await look(sweeper(database, clock, synthetic, ended), clock)
+    assert (found.symbols, found.unserved, found.failed, found.bars) == (2, 1, 0, 9)
+
+
 async def test_no_provider_at_all_leaves_all_symbols_unserved(database: Database, clock: FakeClock) -> None:
     await watch(database, "SYN0001", "SYN0002")
     found = await look(sweeper(database, clock), clock)
