@@ -25,9 +25,10 @@ from cluster.clock import SystemClock
 from cluster.duties import corporate_actions
 from cluster.duties.duty import Duty
 from cluster.duties.loop import Duties, DutyStats
-from cluster.errors import StorageError
+from cluster.errors import ConfigError, StorageError
 from cluster.providers import gateway_actor
 from cluster.providers.lazy_gateway import LazyGateway
+from cluster.redaction import redact
 from cluster.storage import backfill_history, upkeep
 from cluster.storage.backfill_jobs import BackfillQueue
 from cluster.storage.database import Database
@@ -146,8 +147,8 @@ class DutiesActor:
                 return await Database.open(
                     self._options.database_url, statement_timeout_s=_STATEMENT_TIMEOUT_S
                 )
-            except StorageError as error:
-                log.warning("database_unreachable", actor=NAME, reason=str(error))
+            except (StorageError, ConfigError) as error:  # a reload may mend what is wrong
+                log.warning("database_unreachable", actor=NAME, reason=redact(str(error)))
                 await asyncio.sleep(_RECONNECT_S)
 
     def _ended(self, life: asyncio.Task[None]) -> None:

@@ -12,6 +12,7 @@ from random import uniform
 from cluster import logs, metrics
 from cluster.clock import Clock
 from cluster.duties.duty import Duty
+from cluster.redaction import redact
 
 log = logs.get(__name__)
 
@@ -91,7 +92,7 @@ class Duties:
             await turn.duty.run()
         except Exception as error:  # it comes back, whatever went wrong
             turn.failures += 1
-            turn.last_error = f"{type(error).__name__}: {error}"
+            turn.last_error = redact(f"{type(error).__name__}: {error}")
             metrics.duty_failures_total.labels(turn.duty.name).inc()
             log.warning("duty_failed", duty=turn.duty.name, reason=turn.last_error)
         else:

@@ -39,7 +39,7 @@ async def until(duties: Duties, *works: Work) -> None:
 
 
 async def test_a_duty_that_fails_or_never_ends_delays_no_other() -> None:
-    well, failing = Work(3), Work(3, ValueError("no such table"))
+    well, failing = Work(3), Work(3, ValueError("no table at http://a:b@c/"))
     duties = Duties(
         [Duty("slow", 0.001, never_ends), Duty("failing", 0.001, failing), Duty("well", 0.001, well)],
         FakeClock(NOW),
@@ -49,7 +49,7 @@ async def test_a_duty_that_fails_or_never_ends_delays_no_other() -> None:
     stats = {each.name: each for each in duties.stats()}
     assert (stats["slow"].runs, stats["slow"].succeeded_at) == (1, None)
     assert stats["failing"].failures >= 3
-    assert stats["failing"].last_error == "ValueError: no such table"
+    assert stats["failing"].last_error == "ValueError: no table at http://a:***@c/"
     assert (stats["well"].failures, stats["well"].succeeded_at, stats["well"].last_error) == (0, NOW, None)
 
 
