@@ -384,6 +384,23 @@ async def test_minutes_whose_rollups_are_not_kept_yet_are_not_dropped(database: 
     assert await rows(database, "SELECT count(*) FROM candles_intraday") == [(5,)]
 
 
+async def test_a_minute_that_comes_between_the_rollup_and_the_drop_is_rolled_up_first(
+    database: Database,
+) -> None:
+    old, horizon = datetime(2024, 3, 5, 14, 0, tzinfo=UTC), retention.horizon(NOW, 365)
+    await write(database, *minutes(old, 2, volume=1.0))
+    await rollups.refresh(database, NOW)
+    async with database.transaction() as connection:
+        await bars.write(connection, table(*minutes(old + 2 * MINUTE, 1, volume=1.0)))
+        await rollups.refresh(database, NOW)  # does not see it yet
+        dropping = asyncio.create_task(retention.drop_minutes(database, horizon))
+        await asyncio.sleep(0.3)
+    assert await dropping == []
+    await rollups.refresh(database, NOW)
+    assert await retention.drop_minutes(database, horizon) != []
+    assert await rolled(database, "candles_1h", "ts, volume") == [(old, 3.0)]
+
+
 async def test_deleted_bars_are_noted_for_the_search_for_gaps(database: Database) -> None:
     await write(database, *minutes(OLD, 60), bar(ts=OLD, interval="1d"))
     await settle(database)
