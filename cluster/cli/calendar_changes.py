@@ -45,20 +45,20 @@ def import_file(file: FileArgument) -> None:
     Gaps of sessions that are closed now vanish, and jobs for them are dropped.
     """
     from cluster.market import calendars
-    from cluster.storage import calendar_overrides
+    from cluster.storage import audit, calendar_overrides
 
     changes = calendars.read_overrides(file)
     if unknown := sorted({each.calendar for each in changes} - calendars.names()):
         raise InputError(f"{file}: calendar {unknown[0]!r} is not known; give a name like XNYS or XLON")
-    changed = with_database(lambda database: calendar_overrides.put(database, changes))
+    changed = with_database(lambda database: calendar_overrides.put(database, changes, by=audit.os_user()))
     terminal.talk(f"{changed} of {len(changes)} sessions changed.")
 
 
 def remove(file: FileArgument) -> None:
     """Take the sessions in FILE from the exchange calendars again."""
     from cluster.market import calendars
-    from cluster.storage import calendar_overrides
+    from cluster.storage import audit, calendar_overrides
 
     changes = calendars.read_overrides(file)
-    dropped = with_database(lambda database: calendar_overrides.drop(database, changes))
+    dropped = with_database(lambda database: calendar_overrides.drop(database, changes, by=audit.os_user()))
     terminal.talk(f"{dropped} of {len(changes)} sessions are those of the exchange calendar again.")

@@ -7,11 +7,13 @@ Closures and early closes that exchanges announce too late for it are `Override`
 from __future__ import annotations
 
 import csv
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from datetime import date, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -73,10 +75,19 @@ def install_overrides(overrides: Iterable[Override]) -> None:
 def read_overrides(path: Path) -> list[Override]:
     """Read a CSV file with the header `calendar,session,open,close,reason`; empty times mean closed all day.
 
-    Raises `ConfigError` that names the file and line when a row cannot be read.
+    Raises `ConfigError` that names the file and line when a row cannot be read or makes no sense.
     """
-    with path.open(newline="", encoding="utf-8") as lines:
-        return [_override(path, number, row) for number, row in enumerate(csv.DictReader(lines), start=2)]
+    try:
+        with path.open(newline="", encoding="utf-8-sig") as lines:
+            rows = csv.DictReader(lines)
+            found = [_override(path, rows.line_num, row) for row in rows]
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise ConfigError(f"{path} is no CSV in UTF-8: {error}") from error
+    sessions = Counter((each.calendar, each.session) for each in found)
+    if not found or (twice := [key for key, count in sessions.items() if count > 1]):
+        what = f"{twice[0][0]} {twice[0][1]} stands there twice" if found else "there is no session in it"
+        raise ConfigError(f"{path}: {what}; expected calendar,session,open,close,reason, a session once")
+    return found
 
 
 def names() -> frozenset[str]:
@@ -209,14 +220,23 @@ def _overridden(known: Sessions, changes: tuple[Override, ...]) -> Sessions:
     return merged.where(np.argsort(merged.opens))
 
 
-def _override(path: Path, number: int, row: dict[str, str]) -> Override:
+def _is_of(session: date, opens: datetime, closes: datetime) -> bool:
+    """Whether these can be the hours of `session`, whose date is that of the exchange."""
+    near = abs(opens.astimezone(UTC).date() - session) <= timedelta(days=1)
+    return near and opens < closes <= opens + timedelta(days=1)
+
+
+def _override(path: Path, number: int, row: Mapping[str | Any, Any]) -> Override:
     try:
         times = [datetime.fromisoformat(row[name]) if row[name] else None for name in ("open", "close")]
         if (times[0] is None) != (times[1] is None) or any(time and time.tzinfo is None for time in times):
             raise ValueError("open and close must both be given with a time zone, or both be empty")
-        return Override(
-            row["calendar"], date.fromisoformat(row["session"]), times[0], times[1], row["reason"]
-        )
+        session, reason = date.fromisoformat(row["session"]), row["reason"]
+        if times[0] and times[1] and not _is_of(session, times[0], times[1]):
+            raise ValueError("open must be before close, both of this session, at most a day apart")
+        if not (reason or "").isprintable() or None in row:
+            raise ValueError("reason holds a comma outside of quotes, or something that cannot be printed")
+        return Override(row["calendar"], session, times[0], times[1], reason)
     except (KeyError, TypeError, ValueError) as error:
         raise ConfigError(
             f"{path} line {number}: {error}; expected calendar,session,open,close,reason"

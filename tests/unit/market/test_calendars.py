@@ -178,6 +178,11 @@ def test_overrides_are_read_from_a_file(tmp_path: Path) -> None:
         "XNYS,2025-05-06,2025-05-06T13:30Z,,half",
         "XNYS,2025-05-06,09:30,13:00,x",
         "XNYS",
+        "XNYS,2025-05-06,2025-05-06T17:00Z,2025-05-06T13:30Z,the wrong way round",
+        "XNYS,2025-05-06,2024-05-06T13:30Z,2024-05-06T17:00Z,of another year",
+        "XNYS,2025-05-06,2025-05-06T13:30Z,2025-05-09T17:00Z,for days",
+        "XNYS,2025-05-06,,,one, and another",
+        "XNYS,2025-05-06,,,\x00",
     ],
 )
 def test_a_wrong_line_of_overrides_is_named(tmp_path: Path, line: str) -> None:
@@ -185,6 +190,30 @@ def test_a_wrong_line_of_overrides_is_named(tmp_path: Path, line: str) -> None:
     file.write_text(f"calendar,session,open,close,reason\n{line}\n")
     with pytest.raises(ConfigError, match=r"overrides\.csv line 2"):
         calendars.read_overrides(file)
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (b"\xff\xfe", "no CSV in UTF-8"),
+        (b"", "no session in it"),
+        (
+            b"calendar,session,open,close,reason\n" + 2 * b"XNYS,2025-05-06,,,storm\n",
+            "XNYS 2025-05-06 stands",
+        ),
+    ],
+)
+def test_a_file_that_holds_no_overrides_is_refused(tmp_path: Path, content: bytes, said: str) -> None:
+    file = tmp_path / "overrides.csv"
+    file.write_bytes(content)
+    with pytest.raises(ConfigError, match=said):
+        calendars.read_overrides(file)
+
+
+def test_overrides_may_come_from_a_spreadsheet(tmp_path: Path) -> None:
+    file = tmp_path / "overrides.csv"
+    file.write_text("\ufeffcalendar,session,open,close,reason\r\nXNYS,2025-05-06,,,storm\r\n", newline="")
+    assert calendars.read_overrides(file) == [Override("XNYS", date(2025, 5, 6), None, None, "storm")]
 
 
 def test_a_session_is_that_of_the_exchange() -> None:
