@@ -9,7 +9,7 @@
 | provider_hole | a provider lacks it and has its neighbours | yes, others first | yes |
 | rejected | the bars that came break the rules | yes, others first | yes |
 | no_trades | two providers lack it and have its neighbours | no | no |
-| venue_down | no watched symbol of the venue has it, and somebody was asked for each | no | no |
+| venue_down | no watched symbol of the venue has it, and all who offer it were asked | no | no |
 | unfillable | nobody reaches back to it, or `TRIES` spaced tries at each were in vain | no | apart |
 
 A minute without trades that a provider sends as a bar of its own is stored like any other and is no gap.
@@ -73,7 +73,8 @@ def classify(
     lack them, too.
     """
     names = ", ".join(sorted(each.provider for each in answers))
-    if venue_lacks and answers:
+    unasked = sorted(set(able or ()) - {each.provider for each in answers})
+    if venue_lacks and answers and not unasked:
         return Verdict("venue_down", f"missing for every watched symbol of the venue; asked: {names}")
     holes = sorted(each.provider for each in answers if each.cause == "provider_hole")
     if len(holes) > 1:
@@ -84,17 +85,30 @@ def classify(
         if tries >= TRIES:
             return Verdict("unfillable", f"{tries} jobs ended without an answer")
         return Verdict("not_fetched", "")
+    if unasked:
+        return _unasked(answers, unasked, tries)
     return _asked(answers, able)
 
 
+def _unasked(answers: Sequence[Answer], unasked: Sequence[str], tries: int) -> Verdict:
+    """To be asked for from those who have not answered yet, in turn: one that fails is not in others' way."""
+    cause, evidence = _told(answers)
+    if tries >= TRIES * (len(answers) + len(unasked)):
+        silent = ", ".join(unasked)
+        return Verdict("unfillable", f"{evidence}; {tries} jobs ended without an answer of {silent}")
+    return Verdict(cause, evidence, unasked[tries % len(unasked)])
+
+
 def _asked(answers: Sequence[Answer], able: Collection[str] | None) -> Verdict:
-    telling = min(answers, key=lambda each: _TELLING.index(each.cause))
-    evidence = ", ".join(f"{each.provider}: {each.cause} ({each.tries}x)" for each in answers)
-    unasked = sorted(set(able or ()) - {each.provider for each in answers})
-    if unasked:
-        return Verdict(telling.cause, evidence, unasked[0])
+    cause, evidence = _told(answers)
     asked = [each for each in answers if able is None or each.provider in able]
     if all(each.tries >= TRIES for each in asked):
         return Verdict("unfillable", evidence)
     again = min((each for each in asked if each.tries < TRIES), key=lambda each: each.recheck_at)
-    return Verdict(telling.cause, evidence, again.provider, again.recheck_at)
+    return Verdict(cause, evidence, again.provider, again.recheck_at)
+
+
+def _told(answers: Sequence[Answer]) -> tuple[AnswerCause, str]:
+    """The cause that tells most, and all answers for people."""
+    telling = min(answers, key=lambda each: _TELLING.index(each.cause))
+    return telling.cause, ", ".join(f"{each.provider}: {each.cause} ({each.tries}x)" for each in answers)

@@ -61,3 +61,24 @@ def test_five_spaced_tries_at_each_are_enough() -> None:
     assert verdict(answer("a", "no_data", 5), answer("b", "no_data", 4), able={"a", "b"}).provider == "b"
     assert verdict(able={"a"}, tries=5).cause == "unfillable"
     assert verdict(able={"a"}, tries=4).cause == "not_fetched"
+
+
+def test_one_that_never_answers_is_not_in_the_way_of_another() -> None:
+    asked = [
+        verdict(answer("a", "no_data"), able={"a", "b", "c"}, tries=tries).provider for tries in (1, 2, 3)
+    ]
+    assert asked == ["c", "b", "c"]
+
+
+def test_those_who_never_answer_are_not_asked_for_ever() -> None:
+    lacks = answer("a", "provider_hole")
+    assert verdict(lacks, able={"a", "b"}, tries=9).provider == "b"
+    given_up = verdict(lacks, able={"a", "b"}, tries=10)
+    assert (given_up.cause, given_up.is_asked_for) == ("unfillable", False)
+    assert given_up.evidence == "a: provider_hole (1x); 10 jobs ended without an answer of b"
+
+
+def test_what_one_lacks_of_a_whole_venue_is_asked_for_from_the_others_first() -> None:
+    lacks = answer("a", "no_data")
+    assert verdict(lacks, able={"a", "b"}, venue=True).provider == "b"
+    assert verdict(lacks, answer("b", "no_data"), able={"a", "b"}, venue=True).cause == "venue_down"
