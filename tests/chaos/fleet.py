@@ -45,6 +45,11 @@ FROM candles_intraday
 """
 
 
+_KNOWN = """
+INSERT INTO symbol_universe (symbol, exchange, asset_type, calendar, tier)
+SELECT symbol, 'SYNTHETIC', 'crypto', '24/7', 'T1' FROM unnest($1::text[]) AS symbol
+"""
+
 _VERSIONS = """
 SELECT extract(epoch FROM ts)::bigint AS ts, revision FROM candles_intraday WHERE symbol = $1
 """
@@ -229,16 +234,16 @@ def log_folder(parent: Path) -> Path:
     return folder
 
 
+async def know(dsn: str, symbols: Sequence[str]) -> None:
+    """Put synthetic symbols into the universe."""
+    await query(dsn, _KNOWN, list(symbols))
+
+
 async def enqueue(
     dsn: str, symbols: Sequence[str], interval: Interval, start: datetime, end: datetime, *, bars: int
 ) -> int:
     """Put synthetic symbols into the universe and ask for their bars in jobs of `bars`; how many jobs."""
-    await query(
-        dsn,
-        "INSERT INTO symbol_universe (symbol, exchange, asset_type, calendar) "
-        "SELECT symbol, 'SYNTHETIC', 'crypto', '24/7' FROM unnest($1::text[]) AS symbol",
-        list(symbols),
-    )
+    await know(dsn, symbols)
     database = await Database.open(dsn)
     queue = BackfillQueue(database, longest_bars=bars)
     jobs = [len(await queue.enqueue(symbol, interval, start, end)) for symbol in symbols]
