@@ -239,9 +239,12 @@ async def _add_version(
 async def _own_version(
     connection: Connection, symbol: str, by: Author | None, meta: Mapping[str, Any]
 ) -> None:
-    """A version of a single write, named after symbol and time; nobody has to think of a tag."""
+    """A version of a single write, named after symbol and time; nobody has to think of a tag.
+
+    Everybody may read versions, so who it was is told by the audit log alone.
+    """
     tag = await connection.fetchval(_TAG, symbol)
-    source = {} if by is None else {"source": by.who}
+    source = {} if by is None else {"source": "manual"}
     await _add_version(connection, tag, {**source, **meta})
 
 

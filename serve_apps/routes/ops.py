@@ -83,7 +83,7 @@ class OpsRoutes:
         try:
             done = await self._configuration.reload(author(request))
         except ConfigError as error:
-            raise HTTPException(HTTPStatus.CONFLICT, f"Nothing was changed. {redact(str(error))}") from None
+            raise HTTPException(HTTPStatus.CONFLICT, f"Nothing was changed. {error}") from None
         actors = {} if done.actors is None else asdict(done.actors)
         return ReloadAnswer(
             generation=done.generation,

@@ -71,7 +71,7 @@ class SymbolRoutes:
             Moment | None,
             Query(
                 description="The universe as it was then: with symbols that were changed, set inactive or "
-                "deleted later, and in the tiers that they had. Default: now."
+                "deleted later, and in the tiers that they had. A time to come counts as now. Default: now."
             ),
         ] = None,
         cursor: Cursor = None,
