@@ -14,7 +14,7 @@ _CHUNKS = 20  # compressed in one call
 _AHEAD = timedelta(days=32)
 _ENSURE = "SELECT ensure_candle_partition(interval, $2) FROM unnest($1::text[]) AS interval"
 _PARTITIONS = """
-SELECT inhrelid::regclass::text AS name, part.ends
+SELECT inhrelid::regclass::text AS name, part.starts, part.ends
 FROM pg_inherits
 CROSS JOIN LATERAL candle_partition('1m', to_timestamp(right(inhrelid::regclass::text, 7), 'YYYY_MM')) AS part
 WHERE inhparent = 'candles_intraday_1m'::regclass AND part.ends <= $1
@@ -27,7 +27,23 @@ FROM timescaledb_information.chunks
 WHERE hypertable_schema = current_schema() AND hypertable_name = ANY($1::text[]) AND range_end <= $2
 ORDER BY ends
 """
-_CHANGED = "SELECT EXISTS (SELECT FROM rollup_dirty WHERE first < $1)"
+_NOTED = "SELECT EXISTS (SELECT FROM rollup_dirty WHERE first < $1)"
+# TimescaleDB notes changed minutes itself: in the first table until a refresh begins, then in the second.
+_INVALID = """
+SELECT EXISTS (
+    SELECT FROM _timescaledb_catalog.continuous_agg AS view
+    JOIN (
+        SELECT hypertable_id AS id, lowest_modified_value AS first, greatest_modified_value AS last
+        FROM _timescaledb_catalog.continuous_aggs_hypertable_invalidation_log
+        UNION ALL
+        SELECT materialization_id, lowest_modified_value, greatest_modified_value
+        FROM _timescaledb_catalog.continuous_aggs_materialization_invalidation_log
+    ) AS changed ON changed.id IN (view.raw_hypertable_id, view.mat_hypertable_id)
+    WHERE view.user_view_schema = current_schema()
+      AND changed.first < extract(epoch FROM $2::timestamptz) * 1e6
+      AND changed.last >= extract(epoch FROM $1::timestamptz) * 1e6
+)
+"""
 _GIVE_UP = "UPDATE rollup_state SET kept_from = greatest(kept_from, $1)"
 _INTERVAL = "SELECT interval FROM {part} LIMIT 1"
 _STATUS = "SELECT _timescaledb_functions.chunk_status_text($1::text::regclass)"
@@ -51,16 +67,17 @@ async def drop_minutes(database: Database, before: datetime) -> list[str]:
         query, arguments = (
             (_CHUNKS_UNTIL, [["candles_intraday"], before]) if timescale else (_PARTITIONS, [before])
         )
-        parts = [(row["name"], row["ends"]) for row in await connection.fetch(query, *arguments)]
+        parts = await connection.fetch(query, *arguments)
     dropped = []
-    for name, ends in parts:
+    for part in parts:
         async with database.transaction() as connection:
-            if await _drop(connection, name, ends, timescale=timescale):
-                dropped.append(name)
+            if await _drop(connection, part, timescale=timescale):
+                dropped.append(part["name"])
     return dropped
 
 
-async def _drop(connection: Connection, name: str, ends: datetime, *, timescale: bool) -> bool:
+async def _drop(connection: Connection, part: asyncpg.Record, *, timescale: bool) -> bool:
+    name, ends = part["name"], part["ends"]
     await connection.execute("SET LOCAL lock_timeout = '5s'")
     # A chunk has minutes or longer bars, never both.
     if await connection.fetchval(_INTERVAL.format(part=name)) not in (Interval.M1, None):
@@ -68,8 +85,12 @@ async def _drop(connection: Connection, name: str, ends: datetime, *, timescale:
     if not timescale:  # first the parent, as readers do
         await connection.execute("LOCK TABLE ONLY candles_intraday_1m IN ACCESS EXCLUSIVE MODE")
     await connection.execute(f"LOCK TABLE {name} IN ACCESS EXCLUSIVE MODE")
+    # From here on nobody writes to it, and what was written is noted.
     kept = await rollups.state(connection)
-    if kept.rolled_until < ends or await connection.fetchval(_CHANGED, ends):
+    if kept.rolled_until < ends or await connection.fetchval(_NOTED, ends):
+        return False
+    given_up = ends <= kept.kept_from
+    if timescale and not given_up and await connection.fetchval(_INVALID, part["starts"], ends):
         return False
     await connection.execute(_GIVE_UP, ends)
     await connection.execute(f"DROP TABLE {name}")
