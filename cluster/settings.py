@@ -95,10 +95,14 @@ class Settings(BaseModel):
         "moves the bars that are there, `off` leaves it.",
     )  # fmt: skip
     minute_retention_days: int = _setting(
-        "MINUTE_RETENTION_DAYS", 365, "How long bars of 1m are kept at least, in days; others stay.", ge=2
+        "MINUTE_RETENTION_DAYS",
+        365,
+        "How long bars of 1m are kept at least, in days; others stay.",
+        ge=2,
+        le=36_500,
     )
     compress_after_days: int = _setting(
-        "COMPRESS_AFTER_DAYS", 14, "Age in days from which TimescaleDB compresses bars.", ge=1
+        "COMPRESS_AFTER_DAYS", 14, "Age in days from which TimescaleDB compresses bars.", ge=1, le=36_500
     )
     redis_url: str | None = _setting("REDIS_URL", None, "Redis URL; unset: the embedded Valkey.")
     mlflow_tracking_uri: str | None = _setting(

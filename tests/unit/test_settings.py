@@ -208,3 +208,9 @@ def test_a_limit_of_jobs_that_makes_no_sense_is_found_before_anything_starts(
     loaded = load(tmp_path, FINSIGHT_PROVIDERS=json.dumps({"sample": {"max_jobs": most}}))
     (problem,) = check.wrong(loaded)
     assert f"max_jobs = {most!r}" in problem
+
+
+@pytest.mark.parametrize("name", ["MINUTE_RETENTION_DAYS", "COMPRESS_AFTER_DAYS"])
+def test_an_age_beyond_all_times_is_refused_and_not_taken_over(name: str, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="less than or equal to 36500"):
+        load(tmp_path, **{name: "1000000000000"})
