@@ -37,7 +37,8 @@ class Route:
         if lease.interval.is_daily:  # a session of its own each
             return Want(*asked, asset_type=instrument.asset_type)
         begins, ends = await asyncio.to_thread(session_of, instrument.calendar, lease.start)
-        began_with = await self._database.pool.fetchval(
-            _BEGAN_WITH, lease.symbol, str(lease.interval), begins, max(ends, lease.end)
-        )
+        async with self._database.connection() as connection:
+            began_with = await connection.fetchval(
+                _BEGAN_WITH, lease.symbol, str(lease.interval), begins, max(ends, lease.end)
+            )
         return Want(*asked, asset_type=instrument.asset_type, began_with=began_with)
