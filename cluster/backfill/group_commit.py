@@ -128,7 +128,8 @@ class GroupCommit:
             kept = [each for each in group if each.lease.id in held]
             if not kept:
                 return {}
-            written = await write(connection, pa.concat_tables(each.bars for each in kept))
+            asked_at = min(each.lease.leased_at for each in kept)
+            written = await write(connection, pa.concat_tables(each.bars for each in kept), asked_at=asked_at)
             await known_gaps.record_many(connection, [_asked(each) for each in kept])
             changed = written.changed
             rows = [(each.lease, changed.get((each.lease.interval, each.lease.symbol), 0)) for each in kept]

@@ -140,7 +140,7 @@ class Worker:
         async with self._jobs.fenced_many([lease]) as (connection, held):
             if lease.id not in held:
                 raise LeaseLost(f"the lease of job {lease.id} has ended")
-            written = await write(connection, checked.good)
+            written = await write(connection, checked.good, asked_at=lease.leased_at)
             await backfill_progress.advance(connection, lease, part.until)
         for source in checked.good["source"].unique().to_pylist():  # one, whoever of the route it was
             metrics.bars_written_total.labels(source).inc(written.inserted + written.revised)

@@ -207,10 +207,10 @@ class Sweeper:
         provider, grace_s = first.provider, first.offer.grace_s
         names = {place: market.symbols[place] for place in places.tolist()}
         async with look.turns[provider]:
-            asked_at = self._clock.now()
+            asked_at, database_time = self._clock.now(), await self._database_time()
             many = await self._asked(look, provider, list(names.values()), start, end)
             table, symbol = market.usable(many.table, provider, asked_at, grace_s)
-            result = await self._written(table)
+            result = await self._written(table, database_time)
         if result is None:
             return dict.fromkeys(names, NotWritten("the database did not take the bars"))
         look.tally.bars += result.inserted + result.revised
@@ -242,14 +242,25 @@ class Sweeper:
             late = ProviderDown(f"provider {provider} did not answer within {left_s:g} s")
             return Many(bars.empty(), dict.fromkeys(names, late))
 
-    async def _written(self, table: pa.Table) -> WriteResult | None:
+    async def _database_time(self) -> datetime | None:
+        """By which it orders writes; `None` when it does not answer, and then takes no bars either."""
+        try:
+            moment: datetime = await self._database.pool.fetchval("SELECT clock_timestamp()")
+        except Exception as error:
+            log.warning("database_away", reason=redact(repr(error)))
+            return None
+        return moment
+
+    async def _written(self, table: pa.Table, asked_at: datetime | None) -> WriteResult | None:
         """What the transaction did; `None` when it failed: the next look reads it all again."""
         if not table.num_rows:
             return WriteResult()
+        if asked_at is None:
+            return None
         began_s = self._clock.monotonic_s()
         try:
             async with self._database.transaction() as connection:
-                result = await write(connection, table)
+                result = await write(connection, table, asked_at=asked_at)
         except Exception as error:  # whatever the database says, no other batch stops for it
             log.warning("batch_not_written", bars=table.num_rows, reason=redact(repr(error)))
             return None

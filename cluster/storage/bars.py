@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from zlib import crc32
 
 import asyncpg
@@ -23,7 +23,7 @@ from cluster.errors import BadBars, StorageError
 from cluster.market.bars import BAR_SCHEMA
 from cluster.market.intervals import Interval
 from cluster.storage.bar_batch import Batch, Spans, batches, compare
-from cluster.storage.bar_windows import EVERYTHING, ROLLUPS, Windows, candle_table, fetch
+from cluster.storage.bar_windows import EVERYTHING, ROLLUPS, VALUES, Windows, candle_table, fetch
 from cluster.storage.copy_format import Array, microseconds
 from cluster.storage.copy_stream import copy_in, moments, opened, require_aware
 from cluster.storage.database import Connection, Database
@@ -37,6 +37,7 @@ STORED_BAR_SCHEMA = pa.schema(
 )
 """`BAR_SCHEMA` with how often the values of the bar were changed, and when they were last written."""
 
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _LANES = 2  # connections a read of many symbols uses: the server formats on one core per connection
 _LOCK_CLASS = 0x62617273  # "bars"
 _LOCK_STRIPES = 256  # bounds the locks a writer holds; two symbols of one stripe only wait for each other
@@ -77,7 +78,7 @@ class WriteResult:
         )
 
 
-async def write(connection: Connection, table: pa.Table) -> WriteResult:
+async def write(connection: Connection, table: pa.Table, *, asked_at: datetime | None = None) -> WriteResult:
     """Insert the bars of `table` (`BAR_SCHEMA`, any order) that are new and update those that changed.
 
     Goes on inside the caller's transaction (READ COMMITTED), so nothing is kept if that is rolled back; other
@@ -85,6 +86,9 @@ async def write(connection: Connection, table: pa.Table) -> WriteResult:
     price, the finality, or a known volume or trade count differs; the same values from another source change
     nothing. A bar that is not final never changes a final one. Of several rows with one key a final one
     wins, then the last. Takes about 300 bytes of memory a bar.
+
+    `asked_at`: when the provider was asked, or earlier, by the database's clock. What others have stored
+    since may be newer and is not changed, so that a slow answer never undoes a correction.
 
     Raises `BadBars` when bars break the invariants, `StorageError` when a program that does not take the
     locks wrote the same bars meanwhile; the transaction cannot go on after either.
@@ -96,7 +100,7 @@ async def write(connection: Connection, table: pa.Table) -> WriteResult:
         parts = await asyncio.to_thread(batches, table)
         await _lock(connection, parts)
         for batch in parts:
-            result += await _write(connection, batch)
+            result += await _write(connection, batch, asked_at)
     return result
 
 
@@ -216,10 +220,12 @@ def _chunks(batch: Batch) -> list[int]:
     return numbers
 
 
-async def _write(connection: Connection, batch: Batch) -> WriteResult:
+async def _write(connection: Connection, batch: Batch, asked_at: datetime | None) -> WriteResult:
     spans = batch.spans()
-    stored = await _stored(connection, batch, spans)
-    verdict = await asyncio.to_thread(compare, batch, spans, stored)
+    fields = VALUES if asked_at is None else (*VALUES, "ingested_at")
+    asked_us = None if asked_at is None else (asked_at - _EPOCH) // timedelta(microseconds=1)
+    stored = await _stored(connection, batch, spans, fields)
+    verdict = await asyncio.to_thread(compare, batch, spans, stored, asked_us)
     try:
         if len(verdict.new):
             await _insert(connection, batch.take(verdict.new))
@@ -233,20 +239,22 @@ async def _write(connection: Connection, batch: Batch) -> WriteResult:
         ) from error
     inserted, revised = len(verdict.new), len(verdict.revised)
     if inserted or revised:
-        await _verify_compressed(connection, batch, spans, len(stored["ts"]) + inserted)
+        await _verify_compressed(connection, batch, spans, len(stored["ts"]) + inserted, asked_us)
     touched = batch.columns["symbol"][np.concatenate([verdict.new, verdict.revised])]
     counts = zip(*np.unique(touched, return_counts=True), strict=True)
     changed = {(batch.interval, batch.symbols[symbol]): int(count) for symbol, count in counts}
     return WriteResult(inserted, revised, len(batch) - inserted - revised, verdict.corrected, changed)
 
 
-async def _verify_compressed(connection: Connection, batch: Batch, spans: Spans, count: int) -> None:
+async def _verify_compressed(
+    connection: Connection, batch: Batch, spans: Spans, count: int, asked_us: int | None
+) -> None:
     """Read again what went into compressed chunks: TimescaleDB has lost rows there, and doubled keys."""
     first, last = moments(np.array([batch.columns["ts"].min(), batch.columns["ts"].max()]))
     if not await connection.fetchval(_IN_COLUMNSTORE, batch.interval, first, last):
         return
-    stored = await _stored(connection, batch, spans)
-    verdict = await asyncio.to_thread(compare, batch, spans, stored)
+    stored = await _stored(connection, batch, spans, (*VALUES, "ingested_at"))
+    verdict = await asyncio.to_thread(compare, batch, spans, stored, asked_us)
     if len(stored["ts"]) != count or len(verdict.new) or len(verdict.revised):
         raise StorageError(
             f"after a write into compressed chunks {len(stored['ts'])} bars are stored where {count} should "
@@ -254,13 +262,15 @@ async def _verify_compressed(connection: Connection, batch: Batch, spans: Spans,
         )
 
 
-async def _stored(connection: Connection, batch: Batch, spans: Spans) -> dict[str, Array]:
+async def _stored(
+    connection: Connection, batch: Batch, spans: Spans, fields: Sequence[str]
+) -> dict[str, Array]:
     windows = Windows(
         [batch.symbols[symbol] for symbol in spans.symbol.tolist()],
         moments(spans.first),
         [moment + timedelta(microseconds=1) for moment in moments(spans.last)],
     )
-    return await fetch(connection, batch.interval, windows)
+    return await fetch(connection, batch.interval, windows, fields)
 
 
 async def _insert(connection: Connection, batch: Batch) -> None:

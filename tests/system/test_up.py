@@ -166,6 +166,31 @@ def test_a_killed_actor_or_replica_heals_without_a_hand(finsight: Whole, title: 
 
 
 @pytest.mark.chaos
+@pytest.mark.parametrize("name", ["raylet", "gcs_server"])
+def test_a_killed_raylet_or_gcs_is_healed_by_up_which_finds_every_job_and_bar_again(
+    finsight: Whole, name: str
+) -> None:
+    held = finsight.json("status")["contents"]
+    asked = ("backfill", "SPX", "--interval", "1d", "--from", "1990-01-01", "--to", "2018-12-01")
+    jobs = [job["id"] for job in finsight.json(*asked)]
+    for process in finsight.instance.processes():
+        if process.name() == name:
+            process.kill()
+    until(lambda: not finsight.says_it_is_up())
+    finsight.run("up")
+
+    until(lambda: all(state_of(finsight, job) == "done" for job in jobs))
+    assert is_served(finsight)
+    now = finsight.json("status")["contents"]
+    assert (now["symbols"], now["daily_bars"]) == (held["symbols"], held["daily_bars"])
+
+
+def state_of(finsight: Whole, job: int) -> str:
+    """Of a backfill job."""
+    return str(httpx.get(f"{finsight.url}/ops/backfill/{job}", timeout=30).json()["state"])
+
+
+@pytest.mark.chaos
 def test_a_killed_database_and_mlflow_are_started_again_by_up_with_all_they_held(finsight: Whole) -> None:
     held = finsight.json("status")["contents"]
     server = MlflowServer(finsight.instance, load()).process()
