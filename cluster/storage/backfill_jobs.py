@@ -6,6 +6,7 @@ random token: a worker whose lease has expired owns nothing, even before somebod
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from contextlib import asynccontextmanager
 from datetime import datetime, timedelta
@@ -15,7 +16,7 @@ from uuid import UUID
 
 import asyncpg
 
-from cluster.errors import LeaseLost, RateLimited
+from cluster.errors import LeaseLost, RateLimited, StorageError
 from cluster.market.intervals import Interval
 from cluster.market.symbols import Tier
 from cluster.redaction import redact
@@ -40,6 +41,7 @@ from cluster.storage.database import Connection, Database
 LONGEST_PAUSE = timedelta(minutes=10)
 """After it some jobs try whether the provider still means what it said."""
 
+_SHORTEST_BOUND_S = 5.0  # a busy machine is no cut network
 _LONGEST_SNOOZE_JITTER = timedelta(seconds=1)
 
 _SLOT = "SELECT taken, retry_at FROM take_backfill_slot($1, $2, $3, $4)"
@@ -277,12 +279,17 @@ class BackfillQueue:
         """A transaction in which the leases of the returned ids cannot be lost; the others are lost.
 
         What it writes commits with them or not at all. The transaction may not pause, nor one statement
-        take, longer than a lease: the server ends it, so that a frozen worker cannot keep its jobs.
+        take, longer than a lease: the server ends it, so that a frozen worker cannot keep its jobs. All of
+        it may not take longer than two: we end it, so that a network that is cut cannot keep the worker.
         """
-        async with self._database.transaction() as connection:
-            longest = f"{max(1, round(self.lease_s * 1_000))}ms"
-            rows = await connection.fetch(_FENCE, *_ids_and_tokens(leases), longest)
-            yield connection, {row["id"] for row in rows}
+        bound_s = max(2 * self.lease_s, _SHORTEST_BOUND_S)
+        try:
+            async with asyncio.timeout(bound_s), self._database.transaction() as connection:
+                longest = f"{max(1, round(self.lease_s * 1_000))}ms"
+                rows = await connection.fetch(_FENCE, *_ids_and_tokens(leases), longest)
+                yield connection, {row["id"] for row in rows}
+        except TimeoutError as error:
+            raise StorageError(f"a transaction of {len(leases)} jobs took more than {bound_s:g} s") from error
 
     async def complete(self, lease: Lease, rows_written: int, connection: Connection | None = None) -> None:
         """The job is done. Given the connection of a fence, it is done when that transaction commits.
