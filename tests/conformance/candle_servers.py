@@ -15,16 +15,23 @@ from cluster.storage.timescale import Use
 from tests.conftest import execute
 
 VARIABLE = "FINSIGHT_TEST_TIMESCALE_DSN"
-STORAGES = ("native", "timescale")
+TIMESCALE_DSN = os.environ.get(VARIABLE)
+STORAGES = ("native", "timescale") if TIMESCALE_DSN else ("native",)
+
+
+def require_timescale() -> str:
+    """The DSN; the module that asks for it is skipped as a whole where there is none."""
+    if not TIMESCALE_DSN:
+        pytest.skip(
+            f"{VARIABLE} is not set: the DSN of a superuser of a PostgreSQL with TimescaleDB",
+            allow_module_level=True,
+        )
+    return TIMESCALE_DSN
 
 
 def server(storage: str, native_dsn: str) -> str:
-    """DSN of an administrative database of a server for `storage`; skips where there is none."""
-    if storage == "native":
-        return native_dsn
-    if not (dsn := os.environ.get(VARIABLE)):
-        pytest.skip(f"{VARIABLE} is not set: the DSN of a superuser of a PostgreSQL with TimescaleDB")
-    return dsn
+    """DSN of an administrative database of a server for `storage`."""
+    return native_dsn if storage == "native" else require_timescale()
 
 
 @contextmanager

@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Iterator
 import pytest
 
 from cluster.storage.database import Database
-from tests.conformance.candle_servers import fresh, server
+from tests.conformance.candle_servers import fresh, require_timescale
 from tests.integration.storage.conftest import EMPTY
 from tests.integration.storage.test_bars_read import *  # noqa: F403 - all of them
 from tests.integration.storage.test_bars_write import *  # noqa: F403
@@ -17,10 +17,12 @@ del test_a_bar_lies_in_the_partition_of_its_month  # noqa: F821 - of native part
 
 pytestmark = pytest.mark.postgres
 
+DSN = require_timescale()
+
 
 @pytest.fixture(scope="module")
-def storage_dsn(postgres_dsn: str) -> Iterator[str]:
-    with fresh(server("timescale", postgres_dsn), "auto") as made:
+def storage_dsn() -> Iterator[str]:
+    with fresh(DSN, "auto") as made:
         yield made
 
 

@@ -12,19 +12,21 @@ from cluster.errors import StorageError
 from cluster.storage import retention, rollups, session_hours, timescale
 from cluster.storage.database import Database
 from cluster.storage.migrate import migrate
-from tests.conformance.candle_servers import fresh, server
+from tests.conformance.candle_servers import fresh, require_timescale
 from tests.conformance.test_candle_storage import NOW, OLD, add, minutes, rolled, rows
 from tests.integration.storage.bar_tables import bar, write
 
 pytestmark = pytest.mark.postgres
 
+DSN = require_timescale()
+
 GIVEN_UP = datetime(2024, 3, 5, 14, 30, tzinfo=UTC)
 
 
 @pytest.fixture
-def native_dsn(postgres_dsn: str) -> Iterator[str]:
+def native_dsn() -> Iterator[str]:
     """A database with native partitions on a server that has TimescaleDB."""
-    with fresh(server("timescale", postgres_dsn), "off") as made:
+    with fresh(DSN, "off") as made:
         yield made
 
 
