@@ -1,7 +1,7 @@
-"""Claim and completion of jobs that do nothing, beside two queues on PostgreSQL: `python -m benchmarks.queue`.
+"""Claims and completions of empty jobs, beside two queues on PostgreSQL: `python -m benchmarks.queue`.
 
 All three work off jobs on the same server with the same number of workers in one process, the same batch, as
-many jobs at once and as many connections, each in the way that its documentation shows. Ours is the production
+many jobs at once and as many connections, each as its documentation shows. Ours is the production
 path: the claim loop of a backfill worker, fenced leases, the group commit that stores bars, attempts kept as
 history. Jobs are enqueued before the clock starts; it stops when the last job has run (peers) or is committed
 (ours). Each measurement is a process of its own; the three take turns.
