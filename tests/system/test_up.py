@@ -171,8 +171,8 @@ def test_a_killed_raylet_or_gcs_is_healed_by_up_which_finds_every_job_and_bar_ag
     finsight: Whole, name: str
 ) -> None:
     held = finsight.json("status")["contents"]
-    asked = ("backfill", "SPX", "--interval", "1d", "--from", "1990-01-01", "--to", "2018-12-01")
-    jobs = [job["id"] for job in finsight.json(*asked)]
+    asked = ("backfill", "SPX", "--interval", "1d", "--to", "2018-12-01", "--from")
+    jobs = [job["id"] for job in finsight.json(*asked, "1999-06-01")]
     for process in finsight.instance.processes():
         if process.name() == name:
             process.kill()
@@ -180,6 +180,7 @@ def test_a_killed_raylet_or_gcs_is_healed_by_up_which_finds_every_job_and_bar_ag
     finsight.run("up")
 
     until(lambda: all(state_of(finsight, job) == "done" for job in jobs))
+    assert [job["state"] for job in finsight.json(*asked, "2018-01-01", "--wait")] == ["done"]
     assert is_served(finsight)
     now = finsight.json("status")["contents"]
     assert (now["symbols"], now["daily_bars"]) == (held["symbols"], held["daily_bars"])
