@@ -76,14 +76,14 @@ async def ask_for_all(dsn: str, *, bars: int) -> int:
 async def test_every_fault_of_a_service_ends_in_the_table_of_a_service_without_faults(
     database_url: str, tmp_path: Path, rng: random.Random
 ) -> None:
-    jobs = await ask_for_all(database_url, bars=20)
+    jobs = await ask_for_all(database_url, bars=40)
     service = venue()
-    drawn = [make() for make in FAULTS for _ in range(2)]
+    drawn = [make() for make in FAULTS]
     rng.shuffle(drawn)
     service.faults.extend(drawn)
     with binance.running(service) as url:
         async with proxied("127.0.0.1", int(url.rpartition(":")[2])) as proxy:
-            proxy.resets = [(b"GET ", True), (b"GET ", False)] * 2
+            proxy.resets = [(b"GET ", True), (b"GET ", False)]
             providers = {"binance": {"base_url": f"http://127.0.0.1:{proxy.port}"}}
             orders = Orders("", database_url, fleets.log_folder(tmp_path), providers, POLICY, lease_s=5.0)
             with fleet(orders) as workers:

@@ -23,7 +23,7 @@ START, END = datetime(2024, 3, 4, tzinfo=UTC), datetime(2024, 3, 4, 16, tzinfo=U
 SYMBOLS = ("SYN0001", "SYN0002", "SYN0003")
 SEED = 7
 _LEASES = "SELECT lease_token::text FROM backfill_jobs WHERE state = 'leased' AND leased_by = $1"
-KILLS = 30
+KILLS = 12
 ROUNDS = 3
 _EXPIRED = "SELECT token::text FROM backfill_attempts WHERE outcome = 'lease_expired'"
 PROVIDERS = {"synthetic": {"seed": SEED, "latency_s": 0.05}}

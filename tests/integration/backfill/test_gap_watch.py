@@ -450,7 +450,7 @@ class TestAnyHistory:
         return [(row["symbol"], row["start_ts"], row["end_ts"], row["missing"]) for row in rows]
 
     @settings(
-        max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture],
+        max_examples=12, suppress_health_check=[HealthCheck.function_scoped_fixture],
     )  # fmt: skip
     @given(st.lists(STEP, min_size=4, max_size=14))
     def test_scans_of_what_is_new_find_what_a_scan_of_everything_finds(
