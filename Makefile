@@ -47,6 +47,13 @@ check: $(STAMP) ## Lint, format, types, layers
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-bench: $(STAMP) ## Run every benchmark, or one: make bench BENCH=features
-	@for name in $(or $(BENCH),features bars_write bars_write_executemany bars_rewrite bars_read up idle_memory); do \
+# What benchmark `queue` measures against.
+PEERS := $(VENV)/.peers-installed
+
+$(PEERS): $(STAMP)
+	@$(BIN)/python -m uv pip install --quiet --python $(BIN)/python -c constraints.txt -e ".[$(EXTRA),dev,bench]"
+	@touch $(PEERS)
+
+bench: $(STAMP) $(if $(filter-out queue,$(BENCH)),,$(PEERS)) ## Run every benchmark, or one: make bench BENCH=features
+	@for name in $(or $(BENCH),features queue drain drain_limited bars_write bars_write_executemany bars_rewrite bars_read up idle_memory collect_live gap_scan gap_scan_incremental); do \
 		$(BIN)/python -m benchmarks.$$name || exit 1; done

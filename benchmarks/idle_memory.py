@@ -25,6 +25,7 @@ PARTS = {
     "ServeReplica": "replica",
     "GatewayActor": "gateways",
     "BackfillActor": "backfill worker",
+    "CollectorActor": "collector",
     "ServeController": "Serve",
     "Proxy": "Serve",
     "haproxy": "Serve",

@@ -13,10 +13,16 @@ FinSightError
 │   └── NotRunning
 ├── ProviderError        handled by the gateway: each kind has its own effect on breaker and queue
 │   ├── RateLimited      wait until `retry_at`
+│   │   └── Banned       nobody asks before `retry_at`, not even a probe
+│   ├── Refused          set aside until somebody acts; asked again at `retry_at`
+│   │   ├── Unauthorized the key is missing or not accepted
+│   │   └── Restricted   the service does not serve this place
 │   ├── NotEntitled      another provider must do it
+│   ├── OutOfHorizon     another provider must do it: this one does not keep bars that old
 │   ├── InvalidSymbol    give up: this provider does not know it
 │   ├── ProviderDown     retry with backoff
-│   └── Malformed        retry once, keep a sample
+│   ├── Malformed        retry once, keep a sample
+│   └── Interrupted      keep the bars that it carries, then do as its cause says
 ├── StorageError         retry, or look at the database
 ├── LeaseLost            drop the work: somebody else owns it now
 └── BundleRejected       the model files are not what their manifest says; the old model stays
@@ -25,6 +31,7 @@ FinSightError
 from __future__ import annotations
 
 from datetime import datetime
+from typing import Any
 
 
 class FinSightError(Exception):
@@ -94,8 +101,47 @@ class RateLimited(ProviderError):
         return type(self), (str(self), self.retry_at)
 
 
+class Banned(RateLimited):
+    """The provider has locked us out until `retry_at`; asking before that makes it longer."""
+
+
+class Refused(ProviderError):
+    """The provider answers nothing to us before somebody acts; no attempt is used.
+
+    `retry_at` is when the gateway lets the next call through, once it has set the provider aside.
+    """
+
+    def __init__(self, message: str, retry_at: datetime | None = None) -> None:
+        super().__init__(message)
+        self.retry_at = retry_at
+
+    def __reduce__(self) -> tuple[type[Refused], tuple[str, datetime | None]]:
+        """Keep `retry_at` when the error travels between Ray processes."""
+        return type(self), (str(self), self.retry_at)
+
+
+class Unauthorized(Refused):
+    """The key is missing, or the provider does not accept it; the text names the setting."""
+
+
+class Restricted(Refused):
+    """The provider does not serve this address or place."""
+
+
 class NotEntitled(ProviderError):
     """The provider's plan does not include this; another provider must do it."""
+
+
+class OutOfHorizon(ProviderError):
+    """The provider does not keep what lies before `earliest`."""
+
+    def __init__(self, message: str, earliest: datetime | None = None) -> None:
+        super().__init__(message)
+        self.earliest = earliest
+
+    def __reduce__(self) -> tuple[type[OutOfHorizon], tuple[str, datetime | None]]:
+        """Keep `earliest` when the error travels between Ray processes."""
+        return type(self), (str(self), self.earliest)
 
 
 class InvalidSymbol(ProviderError):
@@ -108,6 +154,21 @@ class ProviderDown(ProviderError):
 
 class Malformed(ProviderError):
     """The provider's answer has an unknown shape."""
+
+
+class Interrupted(ProviderError):
+    """A part of the range was answered before `cause` ended it.
+
+    `bars` is a table of `BAR_SCHEMA` with all that [start, `until`) holds; the rest begins at `until`.
+    """
+
+    def __init__(self, bars: Any, until: datetime, cause: ProviderError) -> None:
+        super().__init__(f"answered up to {until.isoformat()} only: {cause}")
+        self.bars, self.until, self.cause = bars, until, cause
+
+    def __reduce__(self) -> tuple[type[Interrupted], tuple[Any, datetime, ProviderError]]:
+        """Keep what was answered when the error travels between Ray processes."""
+        return type(self), (self.bars, self.until, self.cause)
 
 
 class StorageError(FinSightError):

@@ -52,12 +52,29 @@ provider_health_score = _gauge("provider_health_score", "0 (nothing works) to 1 
 provider_request_ms = _histogram("provider_request_ms", "Duration of calls to providers in ms.", _MS)
 
 bars_written_total = _counter("bars_written_total", "Bars inserted or revised.", "source")
-gaps_found_total = _counter("gaps_found_total", "Missing ranges found by the gap finder.", "interval")
+bars_corrected_total = _counter(
+    "bars_corrected_total", "Bars whose values changed after they had been final.", "source"
+)
+bars_late_total = _counter(
+    "bars_late_total", "Final bars collected after a later bar of their symbol.", "source"
+)
+collection_sweeps_total = _counter(
+    "collection_sweeps_total",
+    "Looks of the collectors for new bars: done, failed, or done by another cluster; `alone` without Redis.",
+    "tier",
+    "interval",
+    "outcome",
+)
+gaps_found_total = _counter(
+    "gaps_found_total", "Ranges of missing bars that were found, each once.", "interval"
+)
 write_batch_ms = _histogram("write_batch_ms", "Duration of one bulk write of bars in ms.", _MS)
 
 backfill_jobs_processed_total = _counter(
     "backfill_jobs_processed_total", "Backfill attempts that ended, by outcome.", "tier", "outcome"
 )
+
+duty_failures_total = _counter("duty_failures_total", "Rounds of a recurring duty that failed.", "duty")
 
 http_requests_total = _counter("http_requests_total", "HTTP answers.", "route", "method", "status")
 http_request_duration_seconds = _histogram(
@@ -75,6 +92,16 @@ STATE_METRICS: dict[str, tuple[str, tuple[str, ...]]] = {
     "dlq_depth": ("Backfill jobs in the dead letter queue.", ()),
     "backfill_queue_depth": ("Backfill jobs that wait.", ("tier",)),
     "backfill_oldest_age_seconds": ("Age of the oldest backfill job that waits.", ("tier",)),
+    "ingestion_lag_seconds": (
+        "From the close of a bar to its commit, 99th percentile over symbols; grows while no look comes.",
+        ("tier", "interval"),
+    ),
+    "slo_gap_violation_rate": (
+        "Share of the bars due in the last day (1d: 30 days) that are missing in gaps of over two bars.",
+        ("tier", "interval"),
+    ),
+    "gaps_open": ("Ranges of missing bars by their cause.", ("tier", "interval", "cause")),
+    "gap_scan_age_seconds": ("Time up to which bars were looked for, before now.", ("interval",)),
     "data_freshness_seconds": (
         "Age of the newest bar, in seconds since its open.",
         ("symbol_tier", "interval"),

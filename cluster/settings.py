@@ -8,24 +8,51 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from hashlib import sha256
 from importlib import resources
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit, urlunsplit
 
 import yaml
-from pydantic import AliasChoices, BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator
+from pydantic import (
+    AliasChoices,
+    BaseModel,
+    ConfigDict,
+    Field,
+    SecretStr,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
+from yaml.parser import ParserError
+from yaml.scanner import ScannerError
 
 from cluster.errors import ConfigError
+from cluster.market.intervals import Interval
 from cluster.market.symbols import Tier
+from cluster.market.tiers import Limits
+from cluster.market.tiers import Rule as TierRule
 from cluster.redaction import redact
 
 Profile = Literal["development", "production"]
 Rule = Literal["announce", "never"]
+Seconds = Annotated[float, Field(ge=1)]
 
 KEYED = {name: name for name in ("binance", "finnhub", "alpha_vantage")} | {"yahoo": "yahoo_finance"}
 """Providers that may have a key: name -> the beginning of the setting that holds it."""
+NEEDS_KEY = frozenset({"finnhub", "alpha_vantage"})
+"""Providers that answer nothing without one."""
+NEEDS_RESTART = frozenset(
+    {
+        "home", "profile", "timescale", "database_url", "redis_url", "mlflow_tracking_uri", "ray_address",
+        "host",
+        "port_offset", "api_port", "dashboard_port", "mlflow_port", "metrics_port", "postgres_port",
+        "redis_port", "ray_port", "object_store_bytes", "model_name", "model_dir", "model_poll_s",
+    }
+)  # fmt: skip
+"""Settings that hold from the start of a process to its end; a reload changes all others."""
 _SECRET_OPTION = ("key", "secret", "token", "password")
 
 
@@ -61,6 +88,21 @@ class Settings(BaseModel):
 
     database_url: str | None = _setting(
         "DATABASE_URL", None, "PostgreSQL DSN; unset: the embedded PostgreSQL under the home folder."
+    )
+    timescale: Literal["auto", "convert", "off"] = _setting(
+        "TIMESCALE", "auto",
+        "TimescaleDB, where the server has it: `auto` uses it for a database without bars, `convert` also "
+        "moves the bars that are there, `off` leaves it.",
+    )  # fmt: skip
+    minute_retention_days: int = _setting(
+        "MINUTE_RETENTION_DAYS",
+        365,
+        "How long bars of 1m are kept at least, in days; others stay.",
+        ge=2,
+        le=36_500,
+    )
+    compress_after_days: int = _setting(
+        "COMPRESS_AFTER_DAYS", 14, "Age in days from which TimescaleDB compresses bars.", ge=1, le=36_500
     )
     redis_url: str | None = _setting("REDIS_URL", None, "Redis URL; unset: the embedded Valkey.")
     mlflow_tracking_uri: str | None = _setting(
@@ -138,18 +180,72 @@ class Settings(BaseModel):
         "RLC_REDIS_URL", None, "Redis that holds the shared budgets; unset: `REDIS_URL`."
     )
 
+    tiers: dict[Tier, dict[str, float]] = _setting(
+        "FINSIGHT_TIERS",
+        {},
+        "What a symbol of a tier has at least: average daily volume in units and market capitalisation in US "
+        "dollars (JSON in the environment).",
+    )
+    tier_slack: float = _setting(
+        "FINSIGHT_TIER_SLACK", 0.2, "Share by which a symbol may fall below a limit of its tier.", ge=0, lt=1
+    )
+
+    collection: dict[Tier, dict[Interval, Seconds | None]] = _setting(
+        "FINSIGHT_COLLECTION",
+        {},
+        "Which bars of a tier are collected, and the seconds between two looks for them; null: "
+        "`UPDATE_INTERVAL` (JSON in the environment).",
+    )
+    update_interval_s: float = _setting(
+        "UPDATE_INTERVAL", 30.0, "Seconds between two looks for bars without a cadence of their own.", ge=1
+    )
+    gap_scan_s: float = _setting(
+        "FINSIGHT_GAP_SCAN_S", 60.0, "Seconds between two looks for missing bars in what is new.", gt=0
+    )
+    gap_full_scan_s: float = _setting(
+        "FINSIGHT_GAP_FULL_SCAN_S", 86_400.0, "Seconds between two looks for them in everything.", gt=0
+    )
+    live_batch_size: int = _setting(
+        "LIVE_BATCH_SIZE", 500, "Symbols that are collected by one question and written at once.", gt=0
+    )
+    collectors: int = _setting(
+        "FINSIGHT_COLLECTORS",
+        1,
+        "Collector actors, each with its share of the symbols; as many in every cluster on a database.",
+        ge=0,
+    )
+    local_sweep_enabled: bool = _setting(
+        "LOCAL_SWEEP_ENABLED", default=True,
+        description="Whether this cluster collects by itself; with `USE_RLC`: also while Redis is away.",
+    )  # fmt: skip
+
     max_data_points: int = _setting("MAX_DATA_POINTS", 100_000, "Most bars or rows in one request.", gt=0)
     max_body_bytes: int = _setting("FINSIGHT_MAX_BODY_BYTES", 8_000_000, "Largest request body.", gt=0)
 
-    backfill_batch_size: int = _setting("BACKFILL_BATCH_SIZE", 8, "Jobs that a worker claims at once.", gt=0)
+    backfill_batch_size: int = _setting(
+        "BACKFILL_BATCH_SIZE", 8, "Jobs that a worker claims at once; it runs twice as many.", gt=0
+    )
     backfill_lease_s: float = _setting(
         "BACKFILL_LEASE_S", 60.0, "Length of a lease without a heartbeat.", gt=0
     )
-    backfill_workers: int = _setting("BACKFILL_WORKERS", 1, "Backfill worker actors.", ge=0)
-    backfill_max_concurrency_t0: int = _setting("BACKFILL_MAX_CONCURRENCY_T0", 8, "Running jobs of T0.", gt=0)
-    backfill_max_concurrency_t1: int = _setting("BACKFILL_MAX_CONCURRENCY_T1", 4, "Running jobs of T1.", gt=0)
-    backfill_max_concurrency_t2: int = _setting("BACKFILL_MAX_CONCURRENCY_T2", 4, "Running jobs of T2.", gt=0)
-    backfill_max_concurrency_t3: int = _setting("BACKFILL_MAX_CONCURRENCY_T3", 2, "Running jobs of T3.", gt=0)
+    backfill_workers: int = _setting("BACKFILL_WORKERS", 1, "Fewest backfill worker actors.", ge=0)
+    backfill_workers_max: int = _setting(
+        "BACKFILL_WORKERS_MAX", 2, "Most backfill worker actors, when the queue is long or old.",
+        ge=0,
+    )  # fmt: skip
+    backfill_notify: bool = _setting(
+        "BACKFILL_NOTIFY", default=True,
+        description="Whether workers listen for new jobs; off behind a pooler that shares sessions.",
+    )  # fmt: skip
+    backfill_history_days: float = _setting(
+        "BACKFILL_HISTORY_DAYS", 30.0, "How long finished backfill jobs are kept, in days.", gt=0
+    )
+    backfill_max_concurrency_t0: int = _setting(
+        "BACKFILL_MAX_CONCURRENCY_T0", 16, "Running jobs of T0.", gt=0
+    )
+    backfill_max_concurrency_t1: int = _setting("BACKFILL_MAX_CONCURRENCY_T1", 8, "Running jobs of T1.", gt=0)
+    backfill_max_concurrency_t2: int = _setting("BACKFILL_MAX_CONCURRENCY_T2", 8, "Running jobs of T2.", gt=0)
+    backfill_max_concurrency_t3: int = _setting("BACKFILL_MAX_CONCURRENCY_T3", 4, "Running jobs of T3.", gt=0)
 
     model_name: str = _setting(
         "FINSIGHT_MODEL_NAME", "finsight-1d", "Registered model that is trained and served."
@@ -175,10 +271,28 @@ class Settings(BaseModel):
         # Files and secret stores like to end with a newline, which no header may have.
         return (key.strip() or None) if isinstance(key, str) else key
 
-    @field_validator("providers", mode="before")
+    @field_validator("providers", "tiers", "collection", mode="before")
     @classmethod
-    def _parsed(cls, providers: object) -> object:
-        return json.loads(providers) if isinstance(providers, str) else providers
+    def _parsed(cls, mapping: object) -> object:
+        return json.loads(mapping) if isinstance(mapping, str) else mapping
+
+    @model_validator(mode="after")
+    def _tiers_make_sense(self) -> Settings:
+        if self.tiers:
+            _ = self.tier_rule
+        return self
+
+    @property
+    def tier_rule(self) -> TierRule:
+        """What `finsight symbols tiers` goes by; raises `ConfigError` when the limits make no sense."""
+        for tier, values in self.tiers.items():
+            if values.keys() != {"adv_21d", "mkt_cap"}:
+                raise ConfigError(
+                    f"tiers (environment FINSIGHT_TIERS): {tier} has {sorted(values)}; "
+                    "expected adv_21d and mkt_cap"
+                )
+        limits = {tier: Limits(**values) for tier, values in self.tiers.items()}
+        return TierRule(limits, self.tier_slack)
 
     @property
     def backfill_limits(self) -> dict[Tier, int]:
@@ -190,10 +304,46 @@ class Settings(BaseModel):
             "T3": self.backfill_max_concurrency_t3,
         }
 
+    @property
+    def backfill_provider_limits(self) -> dict[str, int]:
+        """Most running jobs of those providers that have the option `max_jobs`, over the whole fleet.
+
+        ConfigError when one is no positive whole number.
+        """
+        found = {name: each["max_jobs"] for name, each in self.providers.items() if "max_jobs" in each}
+        for name, most in found.items():
+            if not isinstance(most, int) or isinstance(most, bool) or most < 1:
+                raise ConfigError(f"options of provider {name!r}: max_jobs = {most!r} is no positive number.")
+        return found
+
     def provider_options(self, name: str) -> dict[str, Any]:
         """What provider `name` is made with: its options, and its key unless they have one."""
         key: SecretStr | None = getattr(self, f"{KEYED[name]}_api_key") if name in KEYED else None
         return {**({"api_key": key.get_secret_value()} if key else {}), **self.providers.get(name, {})}
+
+    @property
+    def keyless_providers(self) -> list[str]:
+        """Those of `providers` that are not run, because they need a key and have none."""
+        return sorted(
+            name
+            for name in NEEDS_KEY & self.providers.keys()
+            if not self.provider_options(name).get("api_key")
+        )
+
+    @property
+    def active_providers(self) -> dict[str, dict[str, Any]]:
+        """`providers` without `keyless_providers`, in the same order: the gateways that there are."""
+        keyless = self.keyless_providers
+        return {name: options for name, options in self.providers.items() if name not in keyless}
+
+    @property
+    def collects(self) -> bool:
+        """Whether the collectors of this cluster look for bars at all."""
+        return self.local_sweep_enabled or self.use_rlc
+
+    def cadence_s(self, tier: Tier, interval: Interval) -> float:
+        """Seconds between two looks for bars that are collected."""
+        return self.collection[tier][interval] or self.update_interval_s
 
     @property
     def shared_budget_url(self) -> str | None:
@@ -247,6 +397,28 @@ def load(*, instance: bool = True, environ: Mapping[str, str] | None = None, **o
 
     Raises `ConfigError` that names key, value and source of everything that is wrong.
     """
+    return _load(running_instance if instance else lambda _: {}, environ, overrides)
+
+
+def reread(environ: Mapping[str, str] | None = None) -> Settings:
+    """What the layers say now, for a process that runs; raises `ConfigError` as `load` does.
+
+    What the embedded instance was started with is left out, so that a setting that was taken out of a file
+    is back at its default; but for what only a start can change, and the administrator's key that it made.
+    """
+    kept = NEEDS_RESTART | {"admin_api_key"}
+    return _load(
+        lambda file: {name: value for name, value in running_instance(file).items() if name in kept},
+        environ,
+        {},
+    )
+
+
+def _load(
+    running_of: Callable[[Path], dict[str, Any]],
+    environ: Mapping[str, str] | None,
+    overrides: Mapping[str, Any],
+) -> Settings:
     environ = os.environ if environ is None else environ
     packaged = _packaged("base")
     profile = overrides.get("profile") or environ.get("FINSIGHT_PROFILE") or "development"
@@ -255,10 +427,21 @@ def load(*, instance: bool = True, environ: Mapping[str, str] | None = None, **o
     extra = environ.get("FINSIGHT_CONFIG")
     asked = {**(_file(Path(extra)) if extra else {}), **_from_environment(environ), **overrides}
     settings = _validated({**packaged, **asked})
-    if instance and (running := running_instance(settings.endpoints_file)):
+    if running := running_of(settings.endpoints_file):
         said = {key: value for key, value in asked.items() if value is not None}
         return _validated({**packaged, **running, **said})
     return settings
+
+
+def changed(before: Settings, after: Settings) -> list[str]:
+    """Names of the settings that differ, sorted."""
+    return sorted(name for name, value in after if value != getattr(before, name))
+
+
+def digest(settings: Settings) -> str:
+    """16 hexadecimal digits that stand for everything that a reload can change, keys included."""
+    values = {name: value for name, value in revealed(settings).items() if name not in NEEDS_RESTART}
+    return sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:16]
 
 
 def running_instance(endpoints: Path) -> dict[str, Any]:
@@ -285,21 +468,39 @@ def _packaged(name: str) -> dict[str, Any]:
 
 def _file(path: Path) -> dict[str, Any]:
     try:
-        return _mapping(path.read_text(), str(path))
+        text = path.read_text(encoding="utf-8")
     except OSError as error:
         raise ConfigError(f"FINSIGHT_CONFIG names {path}, which cannot be read: {error.strerror}.") from error
+    except UnicodeDecodeError as error:
+        raise ConfigError(
+            f"FINSIGHT_CONFIG names {path}, which is not UTF-8 (byte {error.start}). "
+            "Write it as YAML in UTF-8."
+        ) from None
+    return _mapping(text, str(path))
 
 
 def _mapping(text: str, source: str) -> dict[str, Any]:
     try:
         parsed = yaml.safe_load(text) or {}
-    except yaml.YAMLError as error:
-        raise ConfigError(f"{source} is not valid YAML: {error}") from error
+    except (yaml.YAMLError, ValueError, RecursionError) as error:  # ValueError: a day that there is not
+        raise ConfigError(f"{source} is not valid YAML: {_where(error)}.") from None
     if not isinstance(parsed, dict):
         raise ConfigError(f"{source} must hold `key: value` lines; it holds a {type(parsed).__name__}.")
-    if unknown := sorted(set(parsed) - set(Settings.model_fields)):
+    if unknown := sorted(str(name) for name in set(parsed) - set(Settings.model_fields)):
         raise ConfigError(f"{source}: unknown setting {', '.join(unknown)}. See docs/reference/settings.md.")
     return parsed
+
+
+def _where(error: Exception) -> str:
+    """What is wrong with YAML, without the line itself, which may hold a key."""
+    if isinstance(error, ScannerError | ParserError):
+        why = str(error.problem)
+    elif isinstance(error, yaml.MarkedYAMLError):  # these quote the text: an alias, an anchor, a tag
+        why = "a value that begins with *, & or ! must stand in quotes"
+    else:
+        return "it cannot be read as text, lists and mappings"
+    mark = error.problem_mark
+    return f"line {mark.line + 1}, column {mark.column + 1}: {why}" if mark else why
 
 
 def environment_names() -> dict[str, str]:

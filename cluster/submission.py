@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import json
 import os
-import secrets
 import shlex
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from hashlib import sha256
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, TypeVar
@@ -108,22 +108,25 @@ class Submissions:
     def submit(self, job: str, arguments: Sequence[str] = ()) -> str:
         """Start `jobs.<job>` with `arguments`, or find the one that already runs with the same; its id.
 
-        Two callers at the very same moment may start it twice.
+        Callers at the very same moment choose the same id, and Ray gives it to one of them.
         """
         if job not in JOBS:
             raise InputError(f"there is no job {job!r}; there are {', '.join(JOBS)}")
         quoted = shlex.join(arguments)
-        for one in self.listed():
-            if not one.ended and (one.job, one.arguments) == (job, quoted):
+        same = [one for one in self.listed() if (one.job, one.arguments) == (job, quoted)]
+        for one in same:
+            if not one.ended:
                 return one.submission_id
+        submission_id = _next_id(job, quoted, [one.submission_id for one in same])
         request = {
-            "submission_id": _new_id(job),
+            "submission_id": submission_id,
             # exec: the stop signal reaches the job and not a shell in front of it
             "entrypoint": f"exec {shlex.join([sys.executable, '-m', f'jobs.{job}', *arguments])}",
             "metadata": {"finsight_job": job, "arguments": quoted},
             "runtime_env": {"env_vars": self._environment},
         }
-        return str(self._patiently(lambda: self._ask("POST", "", json=request))["submission_id"])
+        self._patiently(lambda: self._ask("POST", "", json=request))
+        return submission_id
 
     def follow(
         self,
@@ -177,6 +180,8 @@ class Submissions:
         if answer.status_code == 404:
             wanted = path.partition("/")[0] or "jobs"
             raise NotReady(f"Ray at {self._url} knows no {wanted}; `finsight jobs` lists those it has")
+        if answer.status_code != 200 and _TAKEN in answer.text:
+            return {}  # somebody has just asked for the same, or we have and did not hear the answer
         if answer.status_code != 200:
             raise NotRunning(f"Ray's dashboard at {self._url} failed: {_last_line(answer.text)}")
         return answer.json()
@@ -193,6 +198,7 @@ class Submissions:
 
 
 _START = "`finsight up` starts it"
+_TAKEN = "Please use a different submission_id"
 
 
 class _Log:
@@ -261,8 +267,11 @@ def _authorization() -> dict[str, str]:
     return {"Authorization": f"Bearer {token.strip()}"}
 
 
-def _new_id(job: str) -> str:
-    return f"{job}-{datetime.now(UTC):%Y%m%dT%H%M%S}-{secrets.token_hex(2)}"
+def _next_id(job: str, arguments: str, before: Sequence[str]) -> str:
+    """The same for all who ask for the same: the number after those of the jobs there were `before`."""
+    kind = f"{job}-{sha256(arguments.encode()).hexdigest()[:4]}" if arguments else job
+    numbers = [each.removeprefix(f"{kind}-") for each in before]
+    return f"{kind}-{max((int(each) for each in numbers if each.isdecimal()), default=0) + 1}"
 
 
 def _submission(details: Mapping[str, Any]) -> Submission:

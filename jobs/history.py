@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from datetime import datetime
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -14,10 +15,13 @@ from cluster.storage import bars, universe
 from cluster.storage.database import Database
 
 
-async def chosen(database: Database, named: Sequence[str]) -> list[str]:
-    """The `named` symbols, active or not, or every active one; `UnknownSymbol` lists those nobody knows."""
+async def chosen(database: Database, named: Sequence[str], as_of: datetime | None = None) -> list[str]:
+    """The `named` symbols, active or not, or every active one; `UnknownSymbol` lists those nobody knows.
+
+    `as_of`: those that were active then, so that who failed since is among them.
+    """
     if not named:
-        return [one.symbol for one in await universe.listed(database)]
+        return [one.symbol for one in await universe.listed(database, as_of=as_of)]
     known = {one.symbol for one in await universe.listed(database, active_only=False)}
     if unknown := sorted(set(named) - known):
         raise UnknownSymbol(f"not in the symbol universe: {', '.join(unknown)}; see `finsight symbols`")

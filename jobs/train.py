@@ -162,6 +162,9 @@ def parse(words: Sequence[str] | None = None) -> argparse.Namespace:
     made.add_argument(
         "--symbols", type=arguments.symbols, default=[], help="A,B; default: all with enough bars"
     )
+    made.add_argument(
+        "--as-of", type=arguments.moment, metavar="TIME", help="all that were active then; default: now"
+    )
     made.add_argument("--size", choices=SIZES, help="default: FINSIGHT_MODEL_SIZE")
     made.add_argument("--seed", type=int, help="default: that of the configuration")
     made.add_argument("--name", help="registered model; default: FINSIGHT_MODEL_NAME, or finsight-INTERVAL")
@@ -176,7 +179,8 @@ def work(options: argparse.Namespace, settings: Settings, progress: Progress) ->
     registry = Registry(settings.require_mlflow_tracking_uri(), name)
     seconds = _Seconds()
     progress(0.0, "reading bars")
-    bars = asyncio.run(_bars(settings.require_database_url(), options.symbols, options.interval))
+    database_url = settings.require_database_url()
+    bars = asyncio.run(_bars(database_url, options.symbols, options.as_of, options.interval))
     seconds.done("bars")
     from training import train  # torch: seconds, which nobody waits for who only asks for help
     from training.datasets.assemble import from_bars
@@ -217,10 +221,12 @@ def work(options: argparse.Namespace, settings: Settings, progress: Progress) ->
     }
 
 
-async def _bars(dsn: str, named: Sequence[str], interval: Interval) -> dict[str, pa.Table]:
+async def _bars(
+    dsn: str, named: Sequence[str], as_of: datetime | None, interval: Interval
+) -> dict[str, pa.Table]:
     database = await Database.open(dsn, max_size=2)
     try:
-        symbols = await history.chosen(database, named)
+        symbols = await history.chosen(database, named, as_of)
         return trainable(await history.final_bars(database, symbols, interval), interval, named)
     finally:
         await database.close()

@@ -5,7 +5,7 @@ Ingress and the whole ensemble live in one replica: a hop between deployments co
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -14,10 +14,12 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from cluster import logs, metrics
 from cluster.clock import Clock
-from cluster.settings import Settings, load
+from cluster.settings import Settings, load, reread
 from serve_apps import documents, problems
+from serve_apps.configuration import Configuration
 from serve_apps.instrumentation import Instrumentation
 from serve_apps.routes.bars import BarRoutes
+from serve_apps.routes.cadence import CadenceRoutes
 from serve_apps.routes.dead_letters import DeadLetterRoutes
 from serve_apps.routes.gaps import GapRoutes
 from serve_apps.routes.health import HealthRoutes
@@ -44,19 +46,30 @@ class ServeArguments(BaseModel):
     env: dict[str, str] = Field(default_factory=dict, description="Environment of the replicas.")
 
 
-def create_app(settings: Settings, *, clock: Clock | None = None, on_ray: bool = False) -> FastAPI:
-    """The whole API as an ASGI app; it runs anywhere, but only `on_ray` it sees the cluster's parts."""
+def create_app(
+    settings: Settings,
+    *,
+    clock: Clock | None = None,
+    on_ray: bool = False,
+    reread: Callable[[], Settings] = reread,
+) -> FastAPI:
+    """The whole API as an ASGI app; it runs anywhere, but only `on_ray` it sees the cluster's parts.
+
+    `reread` reads the settings anew for a reload.
+    """
     services = Services(settings, clock=clock, on_ray=on_ray)
+    configuration = Configuration(services, reread)
     pages = MetricsRoutes(services)
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
-        async with services.running():
+        async with services.running(), configuration.followed():
             yield
             await pages.close()
 
     app = documents.application(lifespan=lifespan)
     app.state.services = services
+    app.state.configuration = configuration
     routes = (
         PriceRoutes(services),
         BarRoutes(services),
@@ -65,7 +78,8 @@ def create_app(settings: Settings, *, clock: Clock | None = None, on_ray: bool =
         PredictRoutes(services),
         ModelRoutes(services),
         HealthRoutes(services),
-        OpsRoutes(services),
+        OpsRoutes(services, configuration),
+        CadenceRoutes(services),
         DeadLetterRoutes(services),
         pages,
     )

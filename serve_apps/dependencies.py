@@ -19,9 +19,10 @@ from serve_apps.services import Services
 
 State = Literal["connected", "degraded", "down"]
 Finding = tuple[State, str | None]
-"""State, and why it is not `connected`."""
+"""State, and why it is not `connected`, or what it is."""
 
 _TIMEOUT_S = 2.0
+_TIMESCALE = "SELECT extversion FROM pg_extension WHERE extname = 'timescaledb'"
 
 _BREAKER: dict[str, State] = {"CLOSED": "connected", "HALF_OPEN": "degraded", "OPEN": "down"}
 
@@ -47,19 +48,20 @@ class Checks:
             "redis": Check(self._redis),
             "ray": Check(self._ray, required=services.on_ray),
             "mlflow": Check(self._mlflow),
-            **{name: Check(self._provider(name)) for name in services.settings.providers},
         }
 
     async def run(self) -> dict[str, Dependency]:
         """All findings by name, after at most `_TIMEOUT_S` seconds and a little."""
-        found = await asyncio.gather(*(timed(check) for check in self._checks.values()))
-        return dict(zip(self._checks, found, strict=True))
+        providers = {name: Check(self._provider(name)) for name in self._services.settings.active_providers}
+        checks = {**self._checks, **providers}
+        found = await asyncio.gather(*(timed(check) for check in checks.values()))
+        return dict(zip(checks, found, strict=True))
 
     async def _postgres(self) -> Finding:
         database = await self._services.database()
         async with database.connection() as connection:
-            await connection.execute("SELECT 1")
-        return "connected", None
+            version = await connection.fetchval(_TIMESCALE)
+        return "connected", f"TimescaleDB {version}" if version else None
 
     async def _redis(self) -> Finding:
         async with redis.asyncio.from_url(self._services.settings.require_redis_url()) as client:

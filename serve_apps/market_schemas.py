@@ -15,7 +15,10 @@ from serve_apps.schemas import Moment, Request, SymbolName
 
 Order = Literal["asc", "desc"]
 MissingState = Literal["open", "known"]
-MissingCause = Literal["not_fetched", "queued", "given_up", "no_data", "provider_hole", "rejected"]
+MissingCause = Literal[
+    "not_fetched", "queued", "given_up", "no_data", "provider_hole", "rejected", "no_trades", "venue_down",
+    "unfillable",
+]  # fmt: skip
 
 NEXT_CURSOR = "Pass it as `cursor` for the next page; null on the last."
 _CURSOR = "`next_cursor` of the page before."
@@ -93,19 +96,31 @@ class Price(BaseModel):
     """The newest price of a symbol."""
 
     symbol: str = Field(examples=["SPX"])
-    price: float = Field(description="Close of the newest stored bar.", examples=[2506.85])
-    currency: str = Field(examples=["USD"])
-    ts: datetime = Field(description="OPEN of that bar.", examples=["2018-12-31T14:30:00Z"])
-    interval: Interval = Field(description="Length of that bar.")
-    is_final: bool = Field(description="false: the bar still runs.")
+    price: float = Field(
+        description="Close of the newest stored bar; or, when a later one should be stored by now, the last "
+        "price that a provider tells.",
+        examples=[2506.85],
+    )
+    currency: str = Field(
+        description="Unit of the price, as the provider names it when it tells one: `GBp` is pence.",
+        examples=["USD"],
+    )
+    kind: Literal["bar", "quote"] = Field(description="What the price is of.")
+    ts: datetime = Field(
+        description="OPEN of the bar; of a quote when it was traded, as near as the provider tells.",
+        examples=["2018-12-31T14:30:00Z"],
+    )
+    interval: Interval | None = Field(description="Length of the bar; `null` for a quote.")
+    is_final: bool | None = Field(description="false: the bar still runs; `null` for a quote.")
     source: str = Field(description="Provider that gave it.", examples=["sample"])
     as_of: datetime = Field(
-        description="When the price held: the bar's close, or when it was written while the bar still runs.",
+        description="When the price held: the bar's close, or when it was written while the bar still runs; "
+        "`ts` of a quote.",
         examples=["2018-12-31T21:00:00Z"],
     )
     age_seconds: float = Field(description="Since `as_of`.", examples=[3.2])
     stale: bool = Field(
-        description="Whether a later bar should be stored by now, by the exchange's calendar. A closed "
+        description="Whether there should be a later price by now, by the exchange's calendar. A closed "
         "market makes no price stale."
     )
 
@@ -198,15 +213,17 @@ class MissingBars(BaseModel):
     end: datetime
     missing: int = Field(description="Expected bars in the range; all of them are missing.", examples=[2])
     state: MissingState = Field(
-        description="`open`: it is to be filled. `known`: a provider was asked and does not have it."
+        description="`open`: it is to be filled. `known`: providers were asked, or cannot have it."
     )
     cause: MissingCause = Field(
         description="`not_fetched`: nobody has asked yet. `queued`: a backfill job has it. `given_up`: a job "
         "died of it. `no_data`: the provider has nothing around it. `provider_hole`: the provider has the "
-        "neighbours. `rejected`: the provider's bars were not valid."
+        "neighbours. `rejected`: the provider's bars were not valid. `no_trades`: two providers lack it and "
+        "have the neighbours. `venue_down`: every watched symbol of the venue lacks it. `unfillable`: no "
+        "provider reaches back to it, or all were asked in vain."
     )
     provider: str | None = Field(description="Who was asked, where that is known.")
-    detail: str | None = Field(description="Why the job was given up.")
+    detail: str | None = Field(description="Why the job was given up, or what the cause was told by.")
 
 
 class GapPage(BaseModel):
@@ -214,3 +231,33 @@ class GapPage(BaseModel):
 
     items: list[MissingBars]
     next_cursor: str | None = Field(description=NEXT_CURSOR)
+
+
+class CadenceStats(BaseModel):
+    """How the bars of one tier and interval are collected; the last look is null before there was one."""
+
+    tier: Tier
+    interval: Interval
+    cadence_s: float = Field(description="Seconds between two looks for new bars.", examples=[60.0])
+    expected_lag_s: float | None = Field(
+        None, description="Longest time from the close of a bar to the look that finds it.", examples=[0.5]
+    )
+    lag_p50_s: float | None = Field(
+        description="From the close of the newest bar of a symbol to its commit, and for a symbol that lacks "
+        "it up to the look: median over the symbols. Grows while a look is overdue."
+    )
+    lag_p99_s: float | None = Field(description="The same, 99th percentile.", examples=[1.9])
+    last_run_at: datetime | None = Field(description="When the last look had ended.")
+    next_run_at: datetime | None = Field(description="When the next one is due.")
+    symbols: int = Field(0, description="Active symbols of the tier.", examples=[5000])
+    idle: int = Field(0, description="Of these, nothing was due: the market is closed or all is stored.")
+    unserved: int = Field(0, description="Of these, no provider gives bars.")
+    failed: int = Field(0, description="Of these, every provider that was asked failed.")
+    bars: int = Field(description="Bars that the last look inserted or changed.")
+
+
+class CadencePage(BaseModel):
+    """All that is collected, by tier."""
+
+    items: list[CadenceStats]
+    next_cursor: str | None = Field(description="Always null: the list has one page.")

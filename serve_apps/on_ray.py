@@ -8,6 +8,7 @@ import ray
 
 from cluster.errors import NotRunning
 from cluster.providers import gateway_actor
+from cluster.providers.lazy_gateway import LazyGateway
 from cluster.providers.stats import ProviderStats
 
 
@@ -22,6 +23,11 @@ def require_cluster(timeout_s: float) -> int:
     except Exception as error:
         raise NotRunning(f"Ray's control service does not answer within {timeout_s:g} s: {error}") from error
     return len(nodes)
+
+
+def gateway(provider: str) -> LazyGateway:
+    """The provider's gateway, wherever it runs, as soon as it does."""
+    return LazyGateway(provider, gateway_actor.NAMESPACE)
 
 
 async def provider_stats(provider: str, timeout_s: float) -> ProviderStats:

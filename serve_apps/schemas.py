@@ -248,7 +248,7 @@ class Dependency(BaseModel):
     state: Literal["connected", "degraded", "down"]
     latency_ms: float = Field(description="Of the check itself.")
     required: bool = Field(description="Whether the whole service counts as unhealthy without it.")
-    detail: str | None = Field(None, description="Why it is not connected.")
+    detail: str | None = Field(None, description="Why it is not connected, or what there is to know of it.")
 
 
 class DetailedHealth(Health):
@@ -364,6 +364,15 @@ class BudgetWindow(BaseModel):
     left: int
 
 
+class SetAside(BaseModel):
+    """A provider that has refused us altogether."""
+
+    reason: Literal["unauthorized", "restricted", "banned"] = Field(
+        description="The key is not accepted, this place is not served, or too much was asked."
+    )
+    until: datetime = Field(description="When it is asked again; a reload with another key asks at once.")
+
+
 class ProviderStats(BaseModel):
     """How a provider's gateway is doing."""
 
@@ -379,6 +388,9 @@ class ProviderStats(BaseModel):
     last_success_at: datetime | None
     outcomes: dict[str, int] = Field(description="Calls since the gateway started, by outcome.")
     rejected_bars: int = Field(description="Bars that broke a rule and were not passed on.")
+    set_aside: SetAside | None = Field(
+        description="Why the provider is not asked at all; its state is `OPEN` then. `null` when it is asked."
+    )
 
 
 class ProviderPage(BaseModel):
@@ -386,3 +398,27 @@ class ProviderPage(BaseModel):
 
     items: list[ProviderStats]
     next_cursor: str | None = Field(description="Always null: the list has one page.")
+
+
+class ReloadAnswer(BaseModel):
+    """What a reload of the settings did."""
+
+    generation: int = Field(description="Number of the reload; every replica follows the newest.")
+    config_digest: str = Field(
+        description="Stands for all settings that a reload can change, keys included.",
+        examples=["1f2e3d4c5b6a7988"],
+    )
+    changed: list[str] = Field(
+        description="Settings that have another value now.", examples=[["finnhub_api_key"]]
+    )
+    restart_needed: list[str] = Field(
+        description="Settings that differ in the files, but count from the next start on."
+    )
+    reloaded: list[str] = Field(
+        description="Actors that go by the settings now.", examples=[["gateway:finnhub"]]
+    )
+    started: list[str] = Field(description="Actors that the settings newly ask for.")
+    stopped: list[str] = Field(description="Actors that they no longer ask for, after their last call.")
+    failed: dict[str, str] = Field(
+        description="Actors that could not be told, with the reason; they are told again within seconds."
+    )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager, suppress
 from importlib import metadata
@@ -13,9 +13,10 @@ from cluster.clock import Clock, SystemClock
 from cluster.errors import UnknownSymbol
 from cluster.market.symbols import Instrument
 from cluster.settings import Settings
-from cluster.storage import universe
+from cluster.storage import calendar_overrides, universe
 from cluster.storage.database import Database
 from serve_apps.model_slot import ModelSlot
+from serve_apps.quotes import Quotes, QuoteSource
 from training import registry
 from training.predictor import Predictor
 
@@ -35,6 +36,8 @@ class Services:
         self.clock = clock or SystemClock()
         self.on_ray = on_ray
         self.slot = _slot(settings)
+        self.quotes = Quotes(self._gateways, self.clock)
+        self._gateway_of: dict[str, QuoteSource] = {}
         self._database: Database | None = None
         self._opening = asyncio.Lock()
         # One thread: the members are single-threaded and a second one would only take cores from other
@@ -47,6 +50,7 @@ class Services:
             async with self._opening:
                 if self._database is None:
                     self._database = await Database.open(self.settings.require_database_url())
+        await calendar_overrides.refresh(self._database)
         return self._database
 
     async def instrument(self, symbol: str) -> Instrument:
@@ -58,6 +62,16 @@ class Services:
                 "#/symbol",
             )
         return found
+
+    def _gateways(self) -> Mapping[str, QuoteSource]:
+        """Those of the providers that the settings name now; none outside of Ray."""
+        if not self.on_ray:
+            return {}
+        from serve_apps import on_ray
+
+        for name in self.settings.active_providers:
+            self._gateway_of.setdefault(name, on_ray.gateway(name))
+        return {name: self._gateway_of[name] for name in self.settings.active_providers}
 
     async def compute(
         self, function: Callable[_Arguments, _Answer], *args: _Arguments.args, **kwargs: _Arguments.kwargs

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Iterable
 
 from prometheus_client.core import Metric
 
+from cluster.backfill import gap_level
+from cluster.clock import SystemClock
 from cluster.market.intervals import Interval
 from cluster.metrics import state_family
+from cluster.storage import sweeps
 from cluster.storage.backfill_jobs import BackfillQueue
 from cluster.storage.database import Database
 
@@ -35,7 +39,18 @@ async def read(database: Database) -> list[Metric]:
         state_family("backfill_queue_depth", (((tier,), count) for tier, (count, _) in depth.items())),
         state_family("backfill_oldest_age_seconds", (((tier,), age_s) for tier, (_, age_s) in depth.items())),
         state_family("dlq_depth", [((), await queue.dead_count())]),
+        state_family("ingestion_lag_seconds", await _ingestion_lag(database)),
         state_family("data_freshness_seconds", await _freshness(database)),
+        *await _gap_levels(database),
+    ]
+
+
+async def _gap_levels(database: Database) -> list[Metric]:
+    levels = await gap_level.read(database, SystemClock().now())
+    return [
+        state_family("slo_gap_violation_rate", levels.violation_rate.items()),
+        state_family("gaps_open", levels.gaps.items()),
+        state_family("gap_scan_age_seconds", (((interval,), age) for interval, age in levels.age_s.items())),
     ]
 
 
@@ -43,3 +58,13 @@ async def _freshness(database: Database) -> Iterable[tuple[tuple[str, str], floa
     async with database.connection() as connection:
         rows = [row for statement in _STATEMENTS for row in await connection.fetch(*statement)]
     return [((row["tier"], row["interval"]), row["age_s"]) for row in rows]
+
+
+async def _ingestion_lag(database: Database) -> Iterable[tuple[tuple[str, str], float]]:
+    async with database.connection() as connection:
+        now = await connection.fetchval("SELECT now()")
+    lags: dict[tuple[str, str], list[float | None]] = defaultdict(list)
+    for each in await sweeps.last(database):
+        lags[each.tier, each.interval].append(each.lag_s(each.lag_p99_s, now))
+    slowest = ((labels, sweeps.slowest(some)) for labels, some in lags.items())
+    return [(labels, lag_s) for labels, lag_s in slowest if lag_s is not None]

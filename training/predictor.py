@@ -6,7 +6,7 @@ Needs ONNX Runtime and XGBoost, each on one thread; neither torch nor MLflow.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -68,7 +68,7 @@ class Predictor:
         """Forecast from raw feature rows (N, L, F), or (L, F) for one, oldest first, L >= 1.
 
         The newest `window` rows count. NaN is an unknown value, an all-NaN row an absent one (histories of
-        different lengths get NaN rows in front, see `left_pad`); the newest row must not be absent.
+        different lengths get NaN rows in front); the newest row must not be absent.
         BadFeatures when the shape or content is wrong, InputError for an unknown model type.
         """
         if model_type not in self.model_types:
@@ -104,11 +104,6 @@ class Predictor:
         if not np.isfinite(rows[:, -1]).any(axis=1).all():
             raise BadFeatures("the newest feature row has no known value; it must hold at least one number")
         return rows
-
-
-def left_pad(histories: Sequence[Floats], window: int) -> Floats:
-    """Histories (L_i, F) of any lengths as one array (N, window, F) that `Predictor.predict` takes."""
-    return np.concatenate([fit_window(np.asarray(rows, np.float32)[None], window) for rows in histories])
 
 
 def load(

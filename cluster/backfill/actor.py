@@ -13,7 +13,6 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
-import pyarrow as pa
 import ray
 from ray.actor import ActorHandle
 
@@ -22,15 +21,16 @@ from cluster.backfill.pool import Pool, PoolStats
 from cluster.backfill.route import Route
 from cluster.backfill.worker import Worker
 from cluster.clock import SystemClock
-from cluster.errors import NotRunning, ProviderDown, StorageError
+from cluster.errors import StorageError
 from cluster.market import calendars
 from cluster.market.instants import Instants
 from cluster.market.intervals import Interval
 from cluster.market.symbols import Tier
 from cluster.providers import gateway_actor
+from cluster.providers.lazy_gateway import LazyGateway
 from cluster.providers.router import Router, Rule
-from cluster.providers.stats import Standing
-from cluster.storage import universe
+from cluster.storage import calendar_overrides, universe
+from cluster.storage.backfill_bell import Listener
 from cluster.storage.backfill_jobs import BackfillQueue
 from cluster.storage.database import Database
 
@@ -38,6 +38,8 @@ log = logs.get(__name__)
 
 NAMESPACE = gateway_actor.NAMESPACE
 _RECONNECT_S = 2.0
+_RENEWAL_GRACE_S = 30.0
+_CONNECTIONS = 8  # jobs use them for moments: one stores for all, the others claim, beat and look things up
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,50 +52,15 @@ class WorkerOptions:
     source_rule: Rule = "announce"
     limits: Mapping[Tier, int] = field(default_factory=dict)
     """Most running jobs a tier, over all workers."""
+    provider_limits: Mapping[str, int] = field(default_factory=dict)
+    """Most running jobs a provider, over all workers."""
     batch: int = 8
-    concurrency: int = 8
+    concurrency: int = 16
+    listens: bool = True
+    """Whether to be woken when jobs are queued, instead of looking now and then only."""
     lease_s: float = 60.0
     poll_s: float = 1.0
     log_level: str = "info"
-
-
-class LazyGateway:
-    """The gateway of a provider, looked up when it is needed, because it may start later or anew.
-
-    Ray's handle follows an actor through its restarts, but not to another one of the same name.
-    """
-
-    def __init__(self, provider: str, namespace: str) -> None:
-        self._provider = provider
-        self._namespace = namespace
-        self._gateway: gateway_actor.RemoteGateway | None = None
-
-    async def fetch(self, symbol: str, interval: Interval, start: datetime, end: datetime) -> pa.Table:
-        """See `Gateway.fetch`; `ProviderDown` while the gateway is not running."""
-        if self._gateway is None:
-            self._gateway = await self._found()
-        try:
-            return await self._gateway.fetch(symbol, interval, start, end)
-        except ProviderDown:
-            self._gateway = None
-            raise
-
-    async def standing(self) -> Standing:
-        """See `Gateway.standing`; errors as those of `fetch`."""
-        if self._gateway is None:
-            self._gateway = await self._found()
-        try:
-            return await self._gateway.standing()
-        except ProviderDown:
-            self._gateway = None
-            raise
-
-    async def _found(self) -> gateway_actor.RemoteGateway:
-        connect, provider = gateway_actor.connect, self._provider
-        try:
-            return await asyncio.to_thread(connect, provider, namespace=self._namespace)
-        except NotRunning as error:
-            raise ProviderDown(str(error)) from error
 
 
 class UniverseCalendar:
@@ -109,6 +76,7 @@ class UniverseCalendar:
         instrument = await universe.get(self._database, symbol)
         if instrument is None:
             return None
+        await calendar_overrides.refresh(self._database)
         return await asyncio.to_thread(calendars.expected_opens, instrument.calendar, interval, start, end)
 
 
@@ -121,15 +89,27 @@ class BackfillActor:
         self._options = options
         self._namespace = namespace
         self._pool: Pool | None = None
+        self._draining = False
+        self._renewal: asyncio.Task[None] | None = None
         self._life = asyncio.get_running_loop().create_task(self._live())
         self._life.add_done_callback(self._ended)
 
     async def stats(self) -> PoolStats | None:
-        """What the worker has done since it (re)started; `None` while it waits for the database."""
+        """What the worker has done since it last began; `None` while it waits for the database."""
         return self._pool.stats() if self._pool else None
+
+    async def reload(self, options: WorkerOptions) -> None:
+        """Begin anew by `options` when the running jobs are over; does not wait for that."""
+        if options == self._options:
+            return
+        self._options = options
+        logs.configure(options.log_level)
+        if self._pool is not None and not self._draining:
+            self._renewal = asyncio.create_task(self._pool.drain(_RENEWAL_GRACE_S))
 
     async def drain(self, grace_s: float = 30.0) -> None:
         """Take no more jobs, finish or give back those that run; returns when nothing is left."""
+        self._draining = True
         if self._pool is None:
             self._life.cancel()
         else:
@@ -137,26 +117,44 @@ class BackfillActor:
         await asyncio.wait([self._life])
 
     async def _live(self) -> None:
-        database = await self._connected()
+        while not self._draining:
+            database = await self._connected()
+            try:
+                self._pool = pool = self._pool_on(database, self._options)
+                log.info("worker_started", worker=self._name, pid=os.getpid())
+                await self._work(pool, self._options)
+            finally:
+                await database.close()
+
+    async def _work(self, pool: Pool, options: WorkerOptions) -> None:
+        """Until the pool is drained."""
+        listener = asyncio.create_task(
+            Listener(options.database_url, pool.wake).run() if options.listens else asyncio.sleep(0)
+        )
         try:
-            self._pool = self._pool_on(database)
-            log.info("worker_started", worker=self._name, pid=os.getpid())
-            await self._pool.run()
+            await pool.run()
         finally:
-            await database.close()
+            listener.cancel()
 
     async def _connected(self) -> Database:
         while True:
             try:
-                # One connection for each running job, one to claim, one to keep the leases.
-                return await Database.open(self._options.database_url, max_size=self._options.concurrency + 2)
+                return await Database.open(
+                    self._options.database_url, max_size=_CONNECTIONS, reset_sessions=False
+                )
             except StorageError as error:
                 log.warning("database_unreachable", worker=self._name, reason=str(error))
                 await asyncio.sleep(_RECONNECT_S)
 
-    def _pool_on(self, database: Database) -> Pool:
-        options, clock = self._options, SystemClock()
-        queue = BackfillQueue(database, lease_s=options.lease_s, limits=options.limits)
+    def _pool_on(self, database: Database, options: WorkerOptions) -> Pool:
+        queue = BackfillQueue(
+            database,
+            lease_s=options.lease_s,
+            limits=options.limits,
+            provider_limits=options.provider_limits,
+            routes=options.providers,
+        )
+        clock = SystemClock()
         sources = {name: LazyGateway(name, self._namespace) for name in options.providers}
         route = Route(database, Router(sources, clock, options.source_rule))
         worker = Worker(queue, sources, UniverseCalendar(database), clock, route)

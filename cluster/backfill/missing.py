@@ -18,14 +18,17 @@ from cluster.market.gaps import Gap, Places
 from cluster.market.instants import Instants, to_instant
 from cluster.market.intervals import Interval
 from cluster.market.symbols import Instrument
-from cluster.storage import bar_breaks
+from cluster.storage import bar_breaks, calendar_overrides, rollups
 from cluster.storage.backfill_merge import Span
 from cluster.storage.backfill_records import span_of
 from cluster.storage.bar_breaks import Breaks
 from cluster.storage.bar_windows import Windows
 from cluster.storage.database import Database
 
-CauseName = Literal["not_fetched", "queued", "given_up", "no_data", "provider_hole", "rejected"]
+CauseName = Literal[
+    "not_fetched", "queued", "given_up", "no_data", "provider_hole", "rejected", "no_trades", "venue_down",
+    "unfillable",
+]  # fmt: skip
 
 # The first cause that explains a missing bar is told: what is under way, then what is known, then failures.
 _CAUSES = """
@@ -33,10 +36,14 @@ SELECT 1 AS rank, symbol, 'queued' AS name, provider, NULL AS detail, start_ts, 
 WHERE symbol = ANY($1::text[]) AND interval = $2 AND state IN ('ready', 'leased')
   AND start_ts < $4 AND end_ts > $3
 UNION ALL
-SELECT 2, symbol, cause, provider, NULL, start_ts, end_ts FROM known_gaps
+SELECT 2, symbol, cause, NULL, evidence, start_ts, end_ts FROM gaps
+WHERE symbol = ANY($1::text[]) AND interval = $2 AND start_ts < $4 AND end_ts > $3
+  AND cause IN ('no_trades', 'venue_down', 'unfillable')
+UNION ALL
+SELECT 3, symbol, cause, provider, NULL, start_ts, end_ts FROM known_gaps
 WHERE symbol = ANY($1::text[]) AND interval = $2 AND start_ts < $4 AND end_ts > $3
 UNION ALL
-SELECT 3, symbol, 'given_up', provider, reason, start_ts, end_ts FROM backfill_jobs
+SELECT 4, symbol, 'given_up', provider, reason, start_ts, end_ts FROM backfill_jobs
 WHERE symbol = ANY($1::text[]) AND interval = $2 AND state = 'dead' AND start_ts < $4 AND end_ts > $3
 ORDER BY rank, start_ts, provider
 """
@@ -50,12 +57,12 @@ class Cause:
     provider: str | None = None
     """Who was asked, where that is known."""
     detail: str | None = None
-    """Why a job was given up."""
+    """Why a job was given up, or what the gap watch went by."""
 
     @property
     def is_known(self) -> bool:
-        """Whether a provider was asked and does not have the bars."""
-        return self.name in ("no_data", "provider_hole", "rejected")
+        """Whether the bars are known not to be had, for now or for ever."""
+        return self.name not in ("not_fetched", "queued", "given_up")
 
 
 OPEN = Cause("not_fetched")
@@ -83,9 +90,15 @@ class Wanted:
 async def since(
     database: Database, instruments: Sequence[Instrument], interval: Interval, start: datetime | None
 ) -> dict[str, datetime]:
-    """From when on bars are expected, by symbol: `start`, or the oldest stored bar; none without bars."""
+    """From when on bars are expected, by symbol: `start`, or the oldest stored bar; none without bars.
+
+    Never before those that are kept: what was deleted for its age is not missed.
+    """
     names = [instrument.symbol for instrument in instruments]
-    return dict.fromkeys(names, start) if start else await bar_breaks.oldest(database, names, interval)
+    async with database.connection() as connection:
+        kept_from = await rollups.given_up(connection, interval)
+    found = dict.fromkeys(names, start) if start else await bar_breaks.oldest(database, names, interval)
+    return {symbol: max(first, kept_from) for symbol, first in found.items()}
 
 
 def settled(
@@ -105,6 +118,7 @@ async def find(database: Database, wanted: Sequence[Wanted], interval: Interval)
     """The missing bars of all that is wanted, in its order and by time. Errors as in `expected_opens`."""
     if not wanted:
         return []
+    await calendar_overrides.refresh(database)
     names = [each.instrument.symbol for each in wanted]
     first, last = min(each.start for each in wanted), max(each.end for each in wanted)
     windows = Windows(names, [each.start for each in wanted], [each.end for each in wanted])

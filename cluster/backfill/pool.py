@@ -19,6 +19,9 @@ from cluster.storage.backfill_records import Lease
 
 log = logs.get(__name__)
 
+_GATHER_S = 0.02
+"""What a free slot may wait for others to be claimed for with it."""
+
 
 class Claims(Protocol):
     """What the loop needs of the queue."""
@@ -65,8 +68,10 @@ class _Running:
 class Pool:
     """Runs up to `concurrency` jobs at once, claimed in batches of at most `batch`.
 
-    A job starts as soon as it is claimed, so no lease is spent waiting. With nothing to do the pool looks
-    every `poll_s` seconds, give or take half; a database that is away is asked again at the same pace.
+    A job starts as soon as it is claimed, so no lease is spent waiting. Slots that become free are gathered
+    for a moment, so that a claim is worth its way; `concurrency` of twice the `batch` keeps jobs running.
+    With nothing to do the pool looks every `poll_s` seconds, give or take half, or when it is woken; a
+    database that is away is asked again at the same pace.
     """
 
     def __init__(
@@ -94,7 +99,7 @@ class Pool:
         self._claimed = 0
         self._claimed_at_s = clock.monotonic_s()
         self._wake = asyncio.Event()
-        self._draining = False
+        self._drain_began = asyncio.Event()
         self._claims_ended = asyncio.Event()
         self._drained = asyncio.Event()
 
@@ -104,9 +109,13 @@ class Pool:
             group.create_task(self._keep_leases())
             group.create_task(self._claim_until_drained())
 
+    def wake(self) -> None:
+        """There may be jobs: look now."""
+        self._wake.set()
+
     async def drain(self, grace_s: float) -> None:
         """Stop claiming, let the running jobs finish for `grace_s` seconds, then give the others back."""
-        self._draining = True
+        self._drain_began.set()
         self._wake.set()
         await self._claims_ended.wait()
         if tasks := [running.task for running in self._running.values()]:
@@ -128,11 +137,20 @@ class Pool:
     async def _claim_until_drained(self) -> None:
         while not self._draining:
             self._wake.clear()
-            free = min(self._batch, self._concurrency - len(self._running))
+            free = self._free()
             claimed = await self._claim(free) if free > 0 else 0
             if not (0 < free == claimed or self._draining):
                 await _wait(self._wake, self._poll_s * uniform(0.5, 1.5))  # noqa: S311 - spreads polls
+            if self._running and self._free() < self._batch:
+                await _wait(self._drain_began, _GATHER_S)
         self._claims_ended.set()
+
+    @property
+    def _draining(self) -> bool:
+        return self._drain_began.is_set()
+
+    def _free(self) -> int:
+        return min(self._batch, self._concurrency - len(self._running))
 
     async def _claim(self, limit: int) -> int:
         sent_at_s = self._clock.monotonic_s()
@@ -214,7 +232,10 @@ class Pool:
         """Stop the job; false when it had finished before."""
         running.task.cancel()
         await asyncio.wait([running.task])
-        return self._running.pop(running.lease.id, None) is running
+        if self._running.get(running.lease.id) is not running:  # dropped twice, it may run anew already
+            return False
+        del self._running[running.lease.id]
+        return True
 
     def _count(self, lease: Lease, result: str) -> None:
         self._finished[f"{lease.tier}/{result}"] += 1

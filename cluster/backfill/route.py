@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-from datetime import datetime, timedelta
 
 import pyarrow as pa
 
 from cluster.backfill.worker import Ask
-from cluster.market import calendars
-from cluster.market.instants import to_moment
+from cluster.market.calendars import session_of
 from cluster.providers.router import Router, Want
 from cluster.storage import universe
 from cluster.storage.backfill_records import Lease
@@ -39,15 +37,8 @@ class Route:
         if lease.interval.is_daily:  # a session of its own each
             return Want(*asked, asset_type=instrument.asset_type)
         begins, ends = await asyncio.to_thread(session_of, instrument.calendar, lease.start)
-        began_with = await self._database.pool.fetchval(
-            _BEGAN_WITH, lease.symbol, str(lease.interval), begins, max(ends, lease.end)
-        )
+        async with self._database.connection() as connection:
+            began_with = await connection.fetchval(
+                _BEGAN_WITH, lease.symbol, str(lease.interval), begins, max(ends, lease.end)
+            )
         return Want(*asked, asset_type=instrument.asset_type, began_with=began_with)
-
-
-def session_of(calendar: str, moment: datetime) -> tuple[datetime, datetime]:
-    """Open and close of the session that `moment` lies in; outside of sessions twice `moment`."""
-    known = calendars.sessions(calendar, moment - timedelta(days=1), moment + timedelta(microseconds=1))
-    if not len(known.opens) or (ends := to_moment(known.closes[-1])) <= moment:
-        return moment, moment
-    return to_moment(known.opens[-1]), ends

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from dataclasses import dataclass
 from datetime import datetime
+from itertools import chain
 
 import numpy as np
 
@@ -13,7 +14,8 @@ from cluster.backfill.plan import ranges, settled_end, within
 from cluster.market import calendars, gaps
 from cluster.market.intervals import Interval
 from cluster.market.symbols import Instrument, Tier
-from cluster.storage import bars, known_gaps
+from cluster.storage import bars, calendar_overrides, known_gaps
+from cluster.storage.backfill_enqueue import Wanted
 from cluster.storage.backfill_jobs import BackfillQueue
 from cluster.storage.backfill_merge import Span
 from cluster.storage.backfill_records import JobStatus
@@ -67,6 +69,7 @@ async def scan(
     end = settled_end(end, interval, now, how.grace_s)
     if end <= start:
         return Found(0, 0, (), ())
+    await calendar_overrides.refresh(database)
     wanted = Span(start, end)
     expected = await asyncio.to_thread(calendars.expected_opens, instrument.calendar, interval, *wanted)
     stored = await bars.opens(database, instrument.symbol, interval, *wanted)
@@ -74,10 +77,11 @@ async def scan(
     skipped += await queue.dead_spans(instrument.symbol, interval, *wanted, within_s=how.dead_for_s)
     found = gaps.find(expected, np.concatenate([stored, within(expected, skipped)]), interval)
     metrics.gaps_found_total.labels(str(interval)).inc(len(found))
-    jobs: dict[int, JobStatus] = {}
-    for span in ranges(found, expected, interval, how.page_bars):
-        queued = await queue.enqueue(
-            instrument.symbol, interval, *span, tier=tier or instrument.tier, provider=provider
-        )
-        jobs |= {job.id: job for job in queued}
-    return Found(len(expected), sum(gap.missing for gap in found), tuple(found), tuple(jobs.values()))
+    asked = [
+        Wanted(instrument.symbol, interval, span, tier or instrument.tier, provider)
+        for span in ranges(found, expected, interval, how.page_bars)
+    ]
+    covering = chain.from_iterable(await queue.enqueue_many(asked))
+    jobs = await queue.get_many(list(dict.fromkeys(covering)))
+    in_order = {job.id: job for job in sorted(jobs.values(), key=lambda each: each.start)}
+    return Found(len(expected), sum(gap.missing for gap in found), tuple(found), tuple(in_order.values()))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import datetime
 
-from cluster.errors import InputError, InvalidSymbol, NotEntitled, RateLimited
+from cluster.errors import InputError, InvalidSymbol, NotEntitled, OutOfHorizon, RateLimited, Refused
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,10 +29,12 @@ Verdict = Snooze | Retry | GiveUp
 
 
 def verdict(error: Exception) -> Verdict:
-    """What to do with the job: a rate limit waits, a refusal is final, everything else may pass."""
+    """What to do with the job: limits and refused keys wait, other refusals are final, the rest may pass."""
     if isinstance(error, RateLimited):
         return Snooze(error.retry_at)
-    if isinstance(error, NotEntitled | InvalidSymbol | InputError):
+    if isinstance(error, Refused) and error.retry_at is not None:
+        return Snooze(error.retry_at)
+    if isinstance(error, NotEntitled | InvalidSymbol | OutOfHorizon | InputError):
         return GiveUp()
     return Retry()
 

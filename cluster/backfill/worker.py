@@ -1,10 +1,9 @@
-"""One job: ask a provider, validate, write under the fence, done."""
+"""One job: ask a provider, validate, have it stored under the fence, done."""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from contextlib import AbstractAsyncContextManager
 from datetime import datetime
 from functools import partial
 from random import random
@@ -14,21 +13,33 @@ import numpy as np
 import pyarrow as pa
 
 from cluster import logs, metrics
+from cluster.backfill.group_commit import Fences, Filled, GroupCommit
 from cluster.backfill.lease import backoff_s
 from cluster.backfill.plan import settled_end
 from cluster.backfill.verdict import GiveUp, Retry, Snooze, explain, verdict
 from cluster.clock import Clock
-from cluster.errors import InputError, InvalidSymbol, LeaseLost, Malformed, NotEntitled, ProviderDown
+from cluster.errors import (
+    InputError,
+    Interrupted,
+    InvalidSymbol,
+    LeaseLost,
+    Malformed,
+    NotEntitled,
+    OutOfHorizon,
+    ProviderDown,
+    ProviderError,
+    RateLimited,
+    Refused,
+)
 from cluster.market import bars, gaps
 from cluster.market.instants import Instants, to_instant
 from cluster.market.intervals import Interval
 from cluster.providers.protocol import BarSource
 from cluster.redaction import redact
-from cluster.storage import known_gaps
+from cluster.storage import backfill_progress
 from cluster.storage.backfill_merge import Span
 from cluster.storage.backfill_records import JobState, Lease
 from cluster.storage.bars import write
-from cluster.storage.database import Connection
 from cluster.storage.known_gaps import Cause, Hole
 
 log = logs.get(__name__)
@@ -45,15 +56,15 @@ Routing = Callable[[Lease, Ask], Awaitable[tuple[str, pa.Table]]]
 """Finds somebody who gives the bars of a job; answers the provider and its bars."""
 
 
-class Jobs(Protocol):
+class Jobs(Fences, Protocol):
     """What a worker needs of the queue."""
 
-    def fenced(self, lease: Lease) -> AbstractAsyncContextManager[Connection]:
-        """A transaction that only the holder of the lease gets."""
+    async def take_slot(self, lease: Lease, provider: str) -> None:
+        """Count a job for the provider that it is routed to; `RateLimited` when it has no room."""
         ...
 
-    async def complete(self, lease: Lease, rows_written: int, connection: Connection | None = None) -> None:
-        """The job is done."""
+    async def pause(self, provider: str, until: datetime, reason: str) -> None:
+        """Have no job ask the provider."""
         ...
 
     async def snooze(self, lease: Lease, retry_at: datetime, reason: str) -> JobState:
@@ -85,6 +96,7 @@ class Worker:
         grace_s: float = 60.0,
     ) -> None:
         self._jobs = jobs
+        self._commits = GroupCommit(jobs, clock)
         self._sources = dict(sources)
         self._expected = expected
         self._clock = clock
@@ -106,24 +118,33 @@ class Worker:
             return "lease_lost"
 
     async def _fill(self, lease: Lease) -> Result:
-        provider, table = await self._fetch(lease)
+        try:
+            provider, table = await self._fetch(lease)
+        except Interrupted as part:
+            await self._keep(lease, part)
+            raise part.cause from part
         checked = bars.validate(table, self._clock.now())
         holes = await self._holes(lease, checked)
-        began_s = self._clock.monotonic_s()
-        async with self._jobs.fenced(lease) as connection:
-            written = await write(connection, checked.good)
-            asked = Span(lease.start, lease.end)
-            await known_gaps.record(connection, lease.symbol, lease.interval, provider, asked, holes)
-            rows = written.inserted + written.revised
-            await self._jobs.complete(lease, rows, connection)
-        metrics.write_batch_ms.observe((self._clock.monotonic_s() - began_s) * 1_000)
+        rows = await self._commits.store(Filled(lease, provider, checked.good, holes))
         metrics.bars_written_total.labels(provider).inc(rows)
         log.info(
             "job_done", job=lease.id, symbol=lease.symbol, interval=str(lease.interval), provider=provider,
-            inserted=written.inserted, revised=written.revised, rejected=len(checked.rejected),
-            holes=len(holes),
+            written=rows, rejected=len(checked.rejected), holes=len(holes),
         )  # fmt: skip
         return "done"
+
+    async def _keep(self, lease: Lease, part: Interrupted) -> None:
+        """Store what was answered before the provider broke off, so that the next attempt begins after it."""
+        _require_only(part.bars, lease)
+        checked = bars.validate(bars.between(part.bars, lease.start, lease.end), self._clock.now())
+        async with self._jobs.fenced_many([lease]) as (connection, held):
+            if lease.id not in held:
+                raise LeaseLost(f"the lease of job {lease.id} has ended")
+            written = await write(connection, checked.good, asked_at=lease.leased_at)
+            await backfill_progress.advance(connection, lease, part.until)
+        for source in checked.good["source"].unique().to_pylist():  # one, whoever of the route it was
+            metrics.bars_written_total.labels(source).inc(written.inserted + written.revised)
+        log.info("job_advanced", job=lease.id, until=part.until.isoformat(), inserted=written.inserted)
 
     async def _fetch(self, lease: Lease) -> tuple[str, pa.Table]:
         if lease.provider is None and self._route is not None:
@@ -132,7 +153,7 @@ class Worker:
         for name, source in self._candidates(lease):
             try:
                 return name, await self._ask(source, lease)
-            except (NotEntitled, InvalidSymbol, InputError) as refusal:
+            except (NotEntitled, InvalidSymbol, OutOfHorizon, InputError) as refusal:
                 refusals.append(f"{name}: {refusal}")
         raise NotEntitled(f"no provider gives {lease.interval} bars of {lease.symbol}: {'; '.join(refusals)}")
 
@@ -145,16 +166,29 @@ class Worker:
         return [(lease.provider, self._sources[lease.provider])]
 
     async def _ask(self, source: BarSource, lease: Lease) -> pa.Table:
+        """The bars of the job; a provider that has no budget left is left alone by all jobs until it has."""
+        name = next(name for name, each in self._sources.items() if each is source)
+        if lease.provider is None:
+            await self._jobs.take_slot(lease, name)
         try:
             async with asyncio.timeout(self._fetch_timeout_s):
                 table = await source.fetch(lease.symbol, lease.interval, lease.start, lease.end)
         except TimeoutError as error:
             raise ProviderDown(f"no answer within {self._fetch_timeout_s:g} s") from error
+        except ProviderError as error:
+            await self._pause(name, error.cause if isinstance(error, Interrupted) else error)
+            raise
         _require_only(table, lease)
         return bars.between(table, lease.start, lease.end)
 
+    async def _pause(self, provider: str, error: ProviderError) -> None:
+        """Have all jobs leave alone a provider that said when to come back."""
+        if isinstance(error, RateLimited | Refused) and error.retry_at is not None:
+            await self._jobs.pause(provider, error.retry_at, explain(error))
+
     async def _holes(self, lease: Lease, checked: bars.Validated) -> list[Hole]:
-        end = settled_end(lease.end, lease.interval, self._clock.now(), self._grace_s)
+        now = min(self._clock.now(), lease.leased_at)  # by a clock that is ahead the future is missing
+        end = settled_end(lease.end, lease.interval, now, self._grace_s)
         if end <= lease.start:
             return []
         expected = await self._expected(lease.symbol, lease.interval, lease.start, end)

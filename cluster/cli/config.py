@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from cluster.cli import terminal
+from cluster.cli import calendar_changes, terminal
 from cluster.cli.arguments import JsonOption, group
 from cluster.errors import ConfigError
 
@@ -34,6 +34,8 @@ def register(app: typer.Typer) -> None:
     family = group(app, "config", "Show and check the settings.", default="show")
     family.command()(show)
     family.command()(validate)
+    family.command()(reload)
+    calendar_changes.register(family)
 
 
 def show(*, as_json: JsonOption = False) -> None:
@@ -52,32 +54,54 @@ def show(*, as_json: JsonOption = False) -> None:
 def validate(*, as_json: JsonOption = False) -> None:
     """Check the settings, their providers and the model configuration without starting anything."""
     problems = wrong(os.environ)
+    warnings = [] if problems else left_out(os.environ)
     text = (
         "\n".join(problems) if problems else "The configuration is valid. `finsight config show` prints it."
     )
-    terminal.emit({"valid": not problems, "problems": problems}, as_json=as_json, text=text)
+    terminal.emit(
+        {"valid": not problems, "problems": problems, "warnings": warnings}, as_json=as_json, text=text
+    )
+    for warning in [] if as_json else warnings:
+        terminal.talk(warning)
     if problems:
+        raise typer.Exit(1)
+
+
+def reload(*, as_json: JsonOption = False) -> None:
+    """Have the running system read its configuration files and keys anew; no work is dropped.
+
+    What is wrong changes nothing. What stands in the environment holds from a start to its end.
+    """
+    from cluster import settings
+    from cluster.cli.api import Api
+
+    with Api(settings.load()) as api:
+        answer = api.post("/ops/reload", {}, admin=True)
+    terminal.emit(answer, as_json=as_json, text=terminal.facts(answer))
+    if answer["restart_needed"] and not as_json:
+        terminal.talk("What needs a restart holds after `finsight down` and `finsight up`.")
+    if answer["failed"]:
         raise typer.Exit(1)
 
 
 def wrong(environ: Mapping[str, str]) -> list[str]:
     """What is wrong with the configuration, in sentences; empty when nothing is."""
     from cluster import settings
-    from cluster.providers import plans, registry
+    from cluster.providers import check
 
     try:
         loaded = settings.load(environ=environ)
     except ConfigError as error:
         return str(error).splitlines()
-    problems = []
-    for name in loaded.providers:
-        options = loaded.provider_options(name)
-        try:
-            registry.create(name, options)
-            plans.policy(name, options)
-        except ConfigError as error:
-            problems.append(f"providers (environment FINSIGHT_PROVIDERS): {error}.")
-    return [*problems, *_wrong_model(loaded)]
+    return [*check.wrong(loaded), *_wrong_model(loaded)]
+
+
+def left_out(environ: Mapping[str, str]) -> list[str]:
+    """What of a valid configuration does not run, in sentences."""
+    from cluster import settings
+    from cluster.providers import check
+
+    return check.not_run(settings.load(environ=environ))
 
 
 def _wrong_model(loaded: Settings) -> list[str]:

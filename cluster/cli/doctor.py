@@ -19,6 +19,7 @@ def doctor(*, as_json: JsonOption = False) -> None:
     from cluster import settings
     from cluster.cli import machine, reachability
     from cluster.cli.finding import Finding
+    from cluster.providers import check
 
     found = machine.installation()
     try:
@@ -29,6 +30,10 @@ def doctor(*, as_json: JsonOption = False) -> None:
         )
     else:
         found += [*machine.resources(loaded), *machine.ports(loaded), *reachability.servers(loaded)]
+        found += [
+            Finding("provider", "off", sentence, "see docs/how-to/use-real-providers.md")
+            for sentence in check.not_run(loaded)
+        ]
     rows = [(each.state, each.name, each.detail) for each in found]
     terminal.emit(found, as_json=as_json, text=terminal.table(("state", "what", "found"), rows))
     for each in found:

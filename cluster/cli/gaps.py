@@ -110,5 +110,11 @@ def in_words(cause: missing.Cause) -> str:
             return f"given up: {cause.detail or 'no reason'}"
         case "rejected":
             return f"bars of {cause.provider} not valid"
+        case "no_trades":
+            return "no trades"
+        case "venue_down":
+            return "venue was down"
+        case "unfillable":
+            return f"cannot be filled: {cause.detail}"
         case "no_data" | "provider_hole":
             return f"{cause.provider} has none"

@@ -5,20 +5,21 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from cluster.cli import terminal
-from cluster.cli.arguments import JsonOption, SymbolArgument, TierOption, group
+from cluster.cli.arguments import JsonOption, SymbolArgument, TierOption, group, moment
+from cluster.cli.offered import offered
 from cluster.cli.sql import with_database
 from cluster.errors import InputError, UnknownSymbol
 from cluster.market.symbols import AssetType, Instrument, Tier
 
 if TYPE_CHECKING:
-    from datetime import datetime
-
+    from cluster.cli.tiers import Reviewed
     from cluster.storage.database import Database
 
 CalendarOption = Annotated[
@@ -53,29 +54,39 @@ def register(app: typer.Typer) -> None:
     family.command()(add)
     family.command("set")(change)
     family.command("import")(import_file)
+    family.command()(offered)
+    family.command()(tiers)
 
 
 def list_symbols(
     tier: TierOption = None,
+    as_of: Annotated[
+        datetime | None,
+        typer.Option(
+            "--as-of", parser=moment, metavar="TIME", help="The universe as it was then, UTC; default: now."
+        ),
+    ] = None,
     *,
     everything: Annotated[bool, typer.Option("--all", help="Inactive symbols too.")] = False,
     as_json: JsonOption = False,
 ) -> None:
     """List the symbols, with the tier that says how urgent their data is."""
-    found = with_database(lambda database: _listed(database, tier, active_only=not everything))
+    found = with_database(lambda database: _listed(database, tier, as_of=as_of, active_only=not everything))
     columns = ("symbol", "name", "exchange", "type", "calendar", "tier", "active")
     rows = [(i.symbol, i.name, i.exchange, i.asset_type, i.calendar, i.tier, i.active) for i in found]
     terminal.emit([asdict(each) for each in found], as_json=as_json, text=terminal.table(columns, rows))
-    if not found and not as_json:
+    if not found and not as_json and as_of is None:
         terminal.talk(
             "There are none. `finsight ingest` adds those of a provider, `finsight symbols add` one."
         )
 
 
-async def _listed(database: Database, tier: Tier | None, *, active_only: bool) -> list[Instrument]:
+async def _listed(
+    database: Database, tier: Tier | None, *, as_of: datetime | None, active_only: bool
+) -> list[Instrument]:
     from cluster.storage import universe
 
-    return await universe.listed(database, tier=tier, active_only=active_only)
+    return await universe.listed(database, tier=tier, active_only=active_only, as_of=as_of)
 
 
 def show(symbol: SymbolArgument, *, as_json: JsonOption = False) -> None:
@@ -141,9 +152,9 @@ def add(
 
 
 async def _add(database: Database, instrument: Instrument) -> None:
-    from cluster.storage import universe
+    from cluster.storage import audit, universe
 
-    if not await universe.add(database, instrument):
+    if not await universe.add(database, instrument, by=audit.os_user()):
         raise InputError(
             f"{instrument.symbol} is in the universe already; `finsight symbols set` changes it."
         )
@@ -170,9 +181,9 @@ def change(
 
 
 async def _change(database: Database, symbol: str, changes: Mapping[str, object]) -> Instrument:
-    from cluster.storage import universe
+    from cluster.storage import audit, universe
 
-    changed = await universe.change(database, symbol, changes)
+    changed = await universe.change(database, symbol, changes, by=audit.os_user())
     return changed or await require(database, symbol)
 
 
@@ -185,23 +196,25 @@ def import_file(
         typer.Option(help="Name of the version; default: the file's name and the time.", show_default=False),
     ] = None,
     *,
+    deactivate_missing: Annotated[
+        bool, typer.Option("--deactivate-missing", help="Symbols that are not in the file become inactive.")
+    ] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only check the file.")] = False,
     as_json: JsonOption = False,
 ) -> None:
     """Add the symbols of a CSV file, or bring them up to date: all of them or none.
 
     The header has symbol and exchange, and any of asset_type, calendar, name, currency, tier, active, adv_21d
-    and mkt_cap. Symbols that are not in the file stay as they are. The import becomes a version of the
-    universe.
+    and mkt_cap. Symbols that are not in the file stay as they are, unless they are to become inactive. The
+    import becomes a version of the universe.
     """
     content = file.read_bytes()
     instruments = _parsed(file, content)
     if dry_run:
         facts: dict[str, object] = {"symbols": len(instruments)}
     else:
-        facts = with_database(
-            lambda database: _import(database, instruments, _tag(file, tag), _meta(file, content))
-        )
+        wanted = _Import(instruments, _tag(file, tag), _meta(file, content), deactivate_missing)
+        facts = with_database(wanted)
     terminal.emit(facts, as_json=as_json, text=terminal.facts(facts))
     if dry_run and not as_json:
         terminal.talk("Nothing was changed; without --dry-run the file is imported.")
@@ -228,18 +241,62 @@ def _meta(file: Path, content: bytes) -> dict[str, object]:
     return {"source": "csv", "file": file.name, "sha256": hashlib.sha256(content).hexdigest()}
 
 
-async def _import(
-    database: Database, instruments: list[Instrument], tag: str, meta: Mapping[str, object]
-) -> dict[str, object]:
-    from cluster.storage import universe
+@dataclass(frozen=True)
+class _Import:
+    """One import, ready to be done."""
 
-    done = await universe.import_all(database, instruments, tag, meta)
-    return {
-        "version": done.version.version_tag,
-        "added": len(done.added),
-        "changed": len(done.changed),
-        "unchanged": done.unchanged,
-    }
+    instruments: list[Instrument]
+    tag: str
+    meta: Mapping[str, object]
+    deactivate_missing: bool
+
+    async def __call__(self, database: Database) -> dict[str, object]:
+        from cluster.storage import audit, universe
+
+        done = await universe.import_all(
+            database,
+            self.instruments,
+            self.tag,
+            self.meta,
+            deactivate_missing=self.deactivate_missing,
+            by=audit.os_user(),
+        )
+        return {
+            "version": done.version.version_tag,
+            "added": len(done.added),
+            "changed": len(done.changed),
+            "deactivated": len(done.deactivated),
+            "unchanged": done.unchanged,
+        }
+
+
+def tiers(
+    *,
+    apply: Annotated[bool, typer.Option("--apply", help="Set them, as one version of the universe.")] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Show which active symbols belong to another tier, by volume of 21 sessions and market capitalisation.
+
+    The volume is computed from the stored daily bars; where there are too few of them the one of the universe
+    counts. The limits are the setting `tiers`; a symbol that fell below one by less than `tier_slack` stays.
+    """
+    from cluster import settings
+    from cluster.cli.tiers import Review
+
+    found = with_database(Review(settings.load().tier_rule, apply=apply))
+    columns = ("symbol", "tier", "should be", "volume of 21 sessions", "market cap")
+    rows = [(c.symbol, c.before, c.after, c.adv_21d, c.mkt_cap) for c in found.changes]
+    terminal.emit(asdict(found), as_json=as_json, text=terminal.table(columns, rows))
+    if not as_json:
+        terminal.talk(_told(found))
+
+
+def _told(found: Reviewed) -> str:
+    if found.version:
+        return f"Set, as version {found.version}."
+    if found.changes:
+        return f"{len(found.changes)} symbols belong to another tier; --apply sets them."
+    return "Every symbol is in the tier where it belongs."
 
 
 def _check_calendar(calendar: str) -> None:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from datetime import datetime
 from typing import Annotated, Literal
 
 import typer
 
 from cluster.cli import terminal
-from cluster.cli.arguments import IntervalOption, JsonOption, SymbolsOption, WaitOption
+from cluster.cli.arguments import IntervalOption, JsonOption, SymbolsOption, WaitOption, moment
 from cluster.cli.submitting import options, submit
 from cluster.market.intervals import Interval
 
@@ -20,6 +21,15 @@ def register(app: typer.Typer) -> None:
 def train(
     interval: IntervalOption = Interval.D1,
     symbols: SymbolsOption = None,
+    as_of: Annotated[
+        datetime | None,
+        typer.Option(
+            "--as-of",
+            parser=moment,
+            metavar="TIME",
+            help="All symbols that were active then, those that failed since included; default: now.",
+        ),
+    ] = None,
     size: Annotated[
         Literal["small", "standard"] | None, typer.Option(help="How much is trained; default: by setting.")
     ] = None,
@@ -33,7 +43,9 @@ def train(
     as_json: JsonOption = False,
 ) -> None:
     """Train the ensemble on the stored bars and register it, as a job. `finsight evaluate` promotes it."""
-    given = options(interval=interval, symbols=symbols, size=size, seed=seed, name=name, parallel=parallel)
+    given = options(
+        interval=interval, symbols=symbols, as_of=as_of, size=size, seed=seed, name=name, parallel=parallel
+    )
     submit("train", given, wait=wait, as_json=as_json, shown=terminal.facts)
     if wait and not as_json:
         terminal.talk("`finsight evaluate` compares it with the champion and promotes the better one.")

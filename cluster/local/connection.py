@@ -41,8 +41,8 @@ def start_actors(settings: Settings, environment: Mapping[str, str]) -> None:
     bootstrap.start_actors(settings, environment)
 
 
-def drain_workers(settings: Settings, grace_s: float) -> None:
+def drain_workers(grace_s: float) -> None:
     """See `cluster.bootstrap.drain_workers`."""
     from cluster import bootstrap
 
-    bootstrap.drain_workers(settings, grace_s)
+    bootstrap.drain_workers(grace_s)

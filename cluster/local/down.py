@@ -39,7 +39,7 @@ def down(settings: Settings, console: Console) -> dict[str, float]:
         if ray.running():
             with step("HTTP API and backfill workers", console, seconds), suppress(Exception):
                 # Whatever prevents a gentle end, the end comes.
-                Background(lambda: _withdraw(ray, settings)).wait(GRACE_S + 15)
+                Background(lambda: _withdraw(ray)).wait(GRACE_S + 15)
             with step("Ray", console, seconds):
                 _stop_ray(ray)
         with step("MLflow and what is left", console, seconds):
@@ -51,10 +51,10 @@ def down(settings: Settings, console: Console) -> dict[str, float]:
     return seconds
 
 
-def _withdraw(ray_head: RayHead, settings: Settings) -> None:
+def _withdraw(ray_head: RayHead) -> None:
     connection.connect(ray_head, {})
     service.withdraw()
-    connection.drain_workers(settings, GRACE_S / 2)
+    connection.drain_workers(GRACE_S / 2)
     connection.disconnect()
 
 

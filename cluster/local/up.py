@@ -28,7 +28,7 @@ from cluster.local.mlflow_server import MlflowServer
 from cluster.local.ray_head import RayHead
 from cluster.local.work import Background
 from cluster.ports import require_free
-from cluster.settings import Settings, environment_names, load, revealed
+from cluster.settings import NEEDS_RESTART, Settings, environment_names, load, revealed, running_instance
 from cluster.storage.create import ensure_database
 from cluster.storage.database import Database
 from cluster.storage.embedded.postgres import EmbeddedPostgres
@@ -107,10 +107,10 @@ class _Start:
             with self._step("gateways and backfill workers"):
                 connection.start_actors(self._settings, self._instance.work_environment())
             serving = Background(lambda: service.deploy(self._settings, self._instance.work_environment()))
-            self._learn(mlflow)
+            has_model = self._learn(mlflow)
             with self._step("HTTP API"):
                 self._seconds["HTTP API, in the background"] = self._served(serving)
-            prediction = self._first_prediction()
+            prediction = self._first_prediction() if has_model else None
         return Ready(
             urls=self._urls(),
             admin_key_file=str(self._instance.admin_key_path),
@@ -139,23 +139,30 @@ class _Start:
 
     def _adopt(self) -> None:
         """Keep to the settings of what runs, unless others are asked for: those need a new start."""
-        running = self._ray.settings_then()
+        running = self._as_reloaded(self._ray.settings_then())
         default = load(instance=False, environ={}, home=self._instance.home)
         for name, env in environment_names().items():
             asked = getattr(self._settings, name)
             if asked not in (getattr(running, name), getattr(default, name)):
+                remedy = "down` first" if name in NEEDS_RESTART else "config reload`, which takes it over"
                 raise ConfigError(
                     f"FinSight of {self._instance.home} runs with another {name} ({env}) than is asked for "
-                    "now. Run `finsight down` first."
+                    f"now. Run `finsight {remedy}."
                 )
         self._asked = self._settings = running
+
+    def _as_reloaded(self, running: Settings) -> Settings:
+        """What it was started with, but for what was reloaded since."""
+        told = running_instance(self._instance.endpoints)
+        since = {name: value for name, value in told.items() if name not in NEEDS_RESTART}
+        return Settings.model_validate({**revealed(running), **since})
 
     def _start_stores(self) -> str | None:
         """Start what is embedded and migrate; the DSN of MLflow's store, None when MLflow is elsewhere."""
         found = self._settings
         database_url = found.database_url or EmbeddedPostgres(found.home, port=found.postgres_port).start()
         redis_url = found.redis_url or EmbeddedValkey(found.home, port=found.redis_port).start()
-        migrate(database_url)
+        migrate(database_url, use_timescale=found.timescale)
         store = None if found.mlflow_tracking_uri else ensure_database(database_url, MLFLOW_DATABASE)
         self._settings = found.model_copy(
             update={
@@ -184,8 +191,8 @@ class _Start:
     def _announce(self) -> None:
         self._instance.write_endpoints({**revealed(self._settings), "ray_address": self._ray.address()})
 
-    def _learn(self, mlflow: Starting | None) -> None:
-        """From history to a registered champion: whatever of it is still to be done."""
+    def _learn(self, mlflow: Starting | None) -> bool:
+        """From history to a champion, whatever of it is still to be done; whether there is a model."""
         learns = self._settings.model_dir is None and PROVIDER in self._settings.providers
         if learns and asyncio.run(self._due(due.history)):
             self._job("ingest", "--provider", PROVIDER)
@@ -198,7 +205,8 @@ class _Start:
         if learns and not known:
             self._job("train")
         if learns and not champion:
-            self._job("evaluate")
+            champion = bool(self._job("evaluate").get("promoted"))
+        return champion or self._settings.model_dir is not None
 
     def _registered(self) -> tuple[bool, bool]:
         return due.registered(self._settings.require_mlflow_tracking_uri(), self._settings.model_name)
@@ -210,7 +218,8 @@ class _Start:
         finally:
             await database.close()
 
-    def _job(self, job: str, *arguments: str) -> None:
+    def _job(self, job: str, *arguments: str) -> Mapping[str, Any]:
+        """Have the job done; what it says at its end."""
         submissions = Submissions(
             self._settings.url("dashboard"), environment=self._instance.work_environment()
         )
@@ -224,6 +233,7 @@ class _Start:
                 f"Job {submitted} ended as {outcome.status}: {outcome.message} "
                 f"Its log: `finsight jobs logs {submitted}`."
             )
+        return outcome.result or {}
 
     def _served(self, serving: Background) -> float:
         try:
@@ -236,8 +246,7 @@ class _Start:
 
     def _first_prediction(self) -> dict[str, Any] | None:
         symbol = asyncio.run(self._due(due.predictable))
-        served = self._settings.model_dir is not None or self._registered()[1]
-        if symbol is None or not served:
+        if symbol is None:
             return None
         with self._step("first prediction"):
             deadline = time.monotonic() + FIRST_PREDICTION_TIMEOUT_S

@@ -24,6 +24,7 @@ from cluster.market.instants import Instants, to_instant, to_moment
 
 Kind = Literal["split", "dividend"]
 
+_MOST_DECIMALS = 12
 _LONGEST_CLOSURE = timedelta(days=30)
 """Within it an exchange trades again after an ex-date, whatever has happened."""
 
@@ -123,6 +124,30 @@ def adjust(table: pa.Table, applied: Sequence[Step]) -> pa.Table:
 def inverse(applied: Sequence[Step]) -> list[Step]:
     """The steps that lead back: `adjust(adjust(t, s), inverse(s))` is `t` but for rounding."""
     return [Step(step.at, 1 / step.price, 1 / step.volume) for step in applied]
+
+
+def split_ratios(
+    days: npt.NDArray[np.datetime64], splits: Sequence[CorporateAction]
+) -> npt.NDArray[np.float64]:
+    """For each session date the product of all splits after it."""
+    ordered = sorted(splits, key=lambda split: split.ex_date)
+    dates = np.array([split.ex_date for split in ordered], dtype="datetime64[D]")
+    ratios = np.array([split.value for split in ordered], dtype=np.float64)
+    products = np.append(np.cumprod(ratios[::-1])[::-1], 1.0)
+    found: npt.NDArray[np.float64] = products[np.searchsorted(dates, days, side="right")]
+    return found
+
+
+def shortest(values: npt.NDArray[np.float64], tolerance: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    """The decimals with the fewest places within `tolerance` of `values`."""
+    found, open_ = values.copy(), tolerance > 0
+    for places in range(_MOST_DECIMALS + 1):
+        rounded = np.round(values, places)
+        fits = open_ & (np.abs(rounded - values) <= tolerance) & (rounded > 0)
+        found[fits], open_ = rounded[fits], open_ & ~fits
+        if not open_.any():
+            break
+    return found
 
 
 def _kept_share(paid: Sequence[CorporateAction], ratio: float, close: float | None) -> float:

@@ -33,7 +33,6 @@ BAR_SCHEMA = pa.schema(
 )
 """One row a bar, sorted by (symbol, interval, ts). Prices in quote currency, ts is the bar's open in UTC."""
 
-KEY = ("symbol", "interval", "ts")
 PRICES = ("open", "high", "low", "close")
 
 _GRID_S = {
@@ -45,6 +44,8 @@ _GRID_S = {
     Interval.D1: 60,  # the session's open
 }
 _US_PER_S = 1_000_000
+_HUNDREDFOLD = (89.0, 111.0)
+"""No trade makes such a step, not even with the moves of the price around it."""
 _EARLIEST = np.datetime64("1900-01-01", "us")
 
 Floats = npt.NDArray[np.float64]
@@ -138,15 +139,20 @@ def concat(tables: Iterable[pa.Table]) -> pa.Table:
 def validate(table: pa.Table, now: datetime) -> Validated:
     """Split `table` into valid bars and rejected rows with their reasons.
 
-    Rules: prices are finite, above zero and hold low <= min(open, close) <= max(open, close) <= high;
-    volume is null or finite and >= 0; `ts` is neither after `now` nor before 1900, and on the grid of its
-    interval or flagged `aligned = false`; (symbol, interval, ts) is unique, the first of several rows wins.
+    Rules: prices are finite, above zero and hold low <= min(open, close) <= max(open, close) <= high; a close
+    is not about 100 times off both its neighbours, as when pence are told for pounds; volume is null or
+    finite and >= 0; `ts` is neither after `now` nor before 1900, and on the grid of its interval or flagged
+    `aligned = false`; (symbol, interval, ts) is unique, the first of several rows wins.
     Any order will do.
     Raises `BadBars` when columns or types differ from `BAR_SCHEMA`.
     """
     rows = _conform(table)
     order, repeated = _order(rows)
-    reasons = [*_broken_rules(rows, now), ("a second bar of the same symbol, interval and ts", repeated)]
+    reasons = [
+        *_broken_rules(rows, now),
+        ("a second bar of the same symbol, interval and ts", repeated),
+        ("the close is about 100 times off the bars around it, as in another unit", _strays(rows, order)),
+    ]
     bad: Flags = np.logical_or.reduce([mask for _, mask in reasons])
     good = rows.take(pa.array(order[~bad[order]])).cast(BAR_SCHEMA)
     return Validated(good=good, rejected=_explained(rows, bad, reasons))
@@ -184,13 +190,41 @@ def _off_grid(rows: pa.Table) -> Iterator[tuple[str, Flags]]:
 
 
 def _order(rows: pa.Table) -> tuple[npt.NDArray[np.intp], Flags]:
-    """The stable order by `KEY`, and which rows repeat the key of a row before them."""
+    """The stable order by (symbol, interval, ts), and which rows repeat the key of a row before them."""
     keys = [_instants(rows).astype(np.int64), _ranks(rows["interval"]), _ranks(rows["symbol"])]
     order = np.lexsort(keys)
     repeated = np.zeros(len(rows), dtype=bool)
     if len(rows):
         repeated[order[1:]] = np.logical_and.reduce([np.diff(key[order]) == 0 for key in keys])
     return order, repeated
+
+
+def _strays(rows: pa.Table, order: npt.NDArray[np.intp]) -> Flags:
+    """Which closes leave their neighbours by about 100-fold and come back."""
+    strays = np.zeros(len(rows), dtype=bool)
+    close = _floats(rows, "close")[order]
+    with np.errstate(divide="ignore", invalid="ignore"):
+        steps = np.log(close[1:] / close[:-1])
+    far = hundredfold(steps)
+    if far.any():
+        far &= _of_one_series(rows, order)
+        strays[order[1:-1]] = far[:-1] & far[1:] & (steps[:-1] * steps[1:] < 0)
+    return strays
+
+
+def _of_one_series(rows: pa.Table, order: npt.NDArray[np.intp]) -> Flags:
+    """For each row but the last, whether the next has the same symbol and interval."""
+    keys = [_ranks(rows[name])[order] for name in ("symbol", "interval")]
+    same: Flags = np.logical_and.reduce([np.diff(key) == 0 for key in keys])
+    return same
+
+
+def hundredfold(logs: Floats) -> Flags:
+    """Which natural logarithms of ratios are those of about 100 or 1/100: of another unit of currency."""
+    low, high = _HUNDREDFOLD
+    size = np.abs(logs)
+    found: Flags = (size >= np.log(low)) & (size <= np.log(high))
+    return found
 
 
 def _ranks(names: pa.ChunkedArray) -> npt.NDArray[np.int64]:

@@ -7,18 +7,20 @@ Closures and early closes that exchanges announce too late for it are `Override`
 from __future__ import annotations
 
 import csv
-from collections.abc import Iterable
+from collections import Counter
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from datetime import date, datetime
+from datetime import UTC, date, datetime, timedelta
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from cluster.clock import SystemClock
 from cluster.errors import ConfigError, InputError
-from cluster.market.instants import Instants, to_instant
+from cluster.market.instants import Instants, to_instant, to_moment
 from cluster.market.intervals import Interval
 
 ALWAYS_OPEN = "24/7"
@@ -58,23 +60,41 @@ class Sessions:
         return Sessions(*(column[chosen] for column in columns))
 
 
-_overrides: tuple[Override, ...] = ()
+_overrides: Mapping[str, tuple[Override, ...]] = {}
 
 
 def install_overrides(overrides: Iterable[Override]) -> None:
     """Let `overrides` win over the library in this process; replaces those installed before."""
-    global _overrides  # noqa: PLW0603 - one table a process, read by the cached calendars below
-    _overrides = tuple(overrides)
-    _schedule.cache_clear()
+    global _overrides  # noqa: PLW0603 - one table a process, read by the calendars below
+    changed: dict[str, tuple[Override, ...]] = {}
+    for each in sorted(overrides, key=lambda one: (one.calendar, one.session)):
+        changed[each.calendar] = (*changed.get(each.calendar, ()), each)
+    _overrides = changed
 
 
 def read_overrides(path: Path) -> list[Override]:
     """Read a CSV file with the header `calendar,session,open,close,reason`; empty times mean closed all day.
 
-    Raises `ConfigError` that names the file and line when a row cannot be read.
+    Raises `ConfigError` that names the file and line when a row cannot be read or makes no sense.
     """
-    with path.open(newline="", encoding="utf-8") as lines:
-        return [_override(path, number, row) for number, row in enumerate(csv.DictReader(lines), start=2)]
+    try:
+        with path.open(newline="", encoding="utf-8-sig") as lines:
+            rows = csv.DictReader(lines)
+            found = [_override(path, rows.line_num, row) for row in rows]
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise ConfigError(f"{path} is no CSV in UTF-8: {error}") from error
+    sessions = Counter((each.calendar, each.session) for each in found)
+    if not found or (twice := [key for key, count in sessions.items() if count > 1]):
+        what = f"{twice[0][0]} {twice[0][1]} stands there twice" if found else "there is no session in it"
+        raise ConfigError(f"{path}: {what}; expected calendar,session,open,close,reason, a session once")
+    return found
+
+
+def names() -> frozenset[str]:
+    """The calendars there are."""
+    import exchange_calendars as xc  # takes a second, as below
+
+    return frozenset(xc.get_calendar_names())
 
 
 def sessions(calendar: str, start: datetime, end: datetime) -> Sessions:
@@ -85,6 +105,20 @@ def sessions(calendar: str, start: datetime, end: datetime) -> Sessions:
     known = _covering(calendar, start, end)
     first, last = np.searchsorted(known.opens, [to_instant(start), to_instant(end)])
     return known.where(slice(int(first), int(last)))
+
+
+def first_year(calendar: str) -> int:
+    """The first year that `calendar` covers; `InputError` for an unknown calendar."""
+    now = SystemClock().now()
+    return int(_covering(calendar, now, now).dates[0].item().year)
+
+
+def session_of(calendar: str, moment: datetime) -> tuple[datetime, datetime]:
+    """Open and close of the session that `moment` lies in; outside of sessions twice `moment`."""
+    known = sessions(calendar, moment - timedelta(days=1), moment + timedelta(microseconds=1))
+    if not len(known.opens) or (ends := to_moment(known.closes[-1])) <= moment:
+        return moment, moment
+    return to_moment(known.opens[-1]), ends
 
 
 def expected_opens(calendar: str, interval: Interval, start: datetime, end: datetime) -> Instants:
@@ -128,7 +162,7 @@ def _covering(calendar: str, start: datetime, end: datetime) -> Sessions:
     last_year = SystemClock().now().year + 1  # later holidays are not announced yet
     if end < start:
         raise InputError(f"the range ends at {end.isoformat()}, before its start {start.isoformat()}")
-    known = _schedule(calendar, last_year)
+    known = _sessions(calendar, last_year, _overrides.get(calendar, ()))
     first, after = known.dates[0].item(), date(last_year + 1, 1, 1)
     if start.date() < date(first.year, 1, 1) or end.date() > after:
         raise InputError(
@@ -157,11 +191,17 @@ def _schedule(calendar: str, last_year: int) -> Sessions:
         table[name].to_numpy(dtype="datetime64[us]") for name in ("open", "close", "break_start", "break_end")
     )
     opens, closes, break_starts, break_ends = columns
-    library = Sessions(table.index.to_numpy(dtype="datetime64[D]"), opens, closes, break_starts, break_ends)
-    return _overridden(library, [change for change in _overrides if change.calendar == calendar])
+    return Sessions(table.index.to_numpy(dtype="datetime64[D]"), opens, closes, break_starts, break_ends)
 
 
-def _overridden(known: Sessions, changes: list[Override]) -> Sessions:
+@lru_cache(maxsize=32)
+def _sessions(calendar: str, last_year: int, changes: tuple[Override, ...]) -> Sessions:
+    # The changes are part of the key: what one thread works out with the old ones is not taken for the new.
+    known = _schedule(calendar, last_year)
+    return _overridden(known, changes) if changes else known
+
+
+def _overridden(known: Sessions, changes: tuple[Override, ...]) -> Sessions:
     changed = np.array([np.datetime64(change.session) for change in changes], dtype="datetime64[D]")
     kept = known.where(~np.isin(known.dates, changed))
     added = [change for change in changes if change.open is not None and change.close is not None]
@@ -180,14 +220,23 @@ def _overridden(known: Sessions, changes: list[Override]) -> Sessions:
     return merged.where(np.argsort(merged.opens))
 
 
-def _override(path: Path, number: int, row: dict[str, str]) -> Override:
+def _is_of(session: date, opens: datetime, closes: datetime) -> bool:
+    """Whether these can be the hours of `session`, whose date is that of the exchange."""
+    near = abs(opens.astimezone(UTC).date() - session) <= timedelta(days=1)
+    return near and opens < closes <= opens + timedelta(days=1)
+
+
+def _override(path: Path, number: int, row: Mapping[str | Any, Any]) -> Override:
     try:
         times = [datetime.fromisoformat(row[name]) if row[name] else None for name in ("open", "close")]
         if (times[0] is None) != (times[1] is None) or any(time and time.tzinfo is None for time in times):
             raise ValueError("open and close must both be given with a time zone, or both be empty")
-        return Override(
-            row["calendar"], date.fromisoformat(row["session"]), times[0], times[1], row["reason"]
-        )
+        session, reason = date.fromisoformat(row["session"]), row["reason"]
+        if times[0] and times[1] and not _is_of(session, times[0], times[1]):
+            raise ValueError("open must be before close, both of this session, at most a day apart")
+        if not (reason or "").isprintable() or None in row:
+            raise ValueError("reason holds a comma outside of quotes, or something that cannot be printed")
+        return Override(row["calendar"], session, times[0], times[1], reason)
     except (KeyError, TypeError, ValueError) as error:
         raise ConfigError(
             f"{path} line {number}: {error}; expected calendar,session,open,close,reason"

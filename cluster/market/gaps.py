@@ -13,6 +13,8 @@ from cluster.market.intervals import Interval
 
 Places = npt.NDArray[np.int64]
 """Indices into an array."""
+Runs = npt.NDArray[np.int64]
+"""First and last place of each run, shape (N, 2)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,10 +49,18 @@ def labelled(
         return []
     breaks = np.flatnonzero((np.diff(missing) > 1) | (np.diff(labels) != 0)) + 1
     runs = zip(np.split(missing, breaks), np.split(labels, breaks), strict=True)
-    return [(_gap(expected, run[0], run[-1], interval), int(label[0])) for run, label in runs]
+    return [(gap_of(expected, run[0], run[-1], interval), int(label[0])) for run, label in runs]
 
 
-def _gap(expected: Instants, first: int, last: int, interval: Interval) -> Gap:
+def runs(flags: npt.NDArray[np.bool_]) -> Runs:
+    """Where `flags` is true without a break."""
+    edges = np.flatnonzero(np.diff(np.concatenate([[False], flags, [False]])))
+    found: Runs = edges.reshape(-1, 2) - np.array([0, 1])
+    return found
+
+
+def gap_of(expected: Instants, first: int, last: int, interval: Interval) -> Gap:
+    """The range of the missing bars at the places `first` to `last` of `expected`."""
     end = expected[last] + np.timedelta64(interval.seconds, "s")
     if last + 1 < len(expected):
         end = min(end, expected[last + 1])

@@ -35,6 +35,10 @@ class Allowance(Protocol):
         """What is left of every window, as far as it is known here."""
         ...
 
+    def renew(self, windows: tuple[Window, ...]) -> None:
+        """Go on with other windows; what was used counts in those of the same length."""
+        ...
+
 
 class OwnBudget:
     """A budget in this process's memory."""
@@ -62,3 +66,7 @@ class OwnBudget:
     def left(self) -> list[WindowLeft]:
         """See `Allowance.left`."""
         return self._budget.left(self._clock.monotonic_s())
+
+    def renew(self, windows: tuple[Window, ...]) -> None:
+        """See `Allowance.renew`."""
+        self._budget.renew(windows)

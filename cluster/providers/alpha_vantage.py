@@ -7,7 +7,6 @@ only the words of an answer tell when they are used up, no status and no header 
 from __future__ import annotations
 
 import asyncio
-import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -17,7 +16,7 @@ import numpy as np
 import pyarrow as pa
 
 from cluster.clock import SystemClock
-from cluster.errors import InputError, InvalidSymbol, NotEntitled, ProviderDown
+from cluster.errors import InputError, OutOfHorizon, ProviderDown, Unauthorized
 from cluster.market import bars, calendars
 from cluster.market.instants import to_moment
 from cluster.market.intervals import Interval
@@ -26,8 +25,9 @@ from cluster.providers import alpha_vantage_wire as wire
 from cluster.providers.alpha_vantage_wire import CALENDAR, NAME, SPELLING
 from cluster.providers.exchange_time import NEW_YORK, first_open, midnights
 from cluster.providers.http import Answer, Http
-from cluster.providers.protocol import Capabilities, Quote
+from cluster.providers.protocol import Capabilities, Quote, Step
 from cluster.providers.reading import read
+from cluster.providers.symbology import spelled_by_alpha_vantage
 
 BASE_URL = "https://www.alphavantage.co"
 
@@ -40,7 +40,6 @@ KEPT_S = 60.0
 
 _FIRST_MONTH = datetime(2000, 1, 1, 5, tzinfo=UTC)
 _FIRST_DAY = datetime(1999, 11, 1, tzinfo=UTC)
-_NOT_A_STOCK = re.compile(r".*[\^=].*|[A-Z0-9]+-(USD|USDT|EUR|BTC)")
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,24 +94,31 @@ class AlphaVantageProvider:
     async def bars(self, symbol: str, interval: Interval, start: datetime, end: datetime) -> pa.Table:
         """The bars of [start, end) in its first month that has any; a call for each month until then.
 
-        Without `premium` there are the latest 100 daily bars, and a range before them is answered empty,
+        Without `premium` there are the latest 100 daily bars, and a range before them is `OutOfHorizon`
         without a call. Raises as `BarProvider.bars`.
         """
+        while (step := self.step(symbol, interval, start, end)) is not None:
+            first = step.start
+            params = self._daily(symbol, first) if interval.is_daily else _intraday(symbol, interval, first)
+            found = bars.between(await self._table(params, symbol, interval), start, step.end)
+            if found.num_rows:
+                return found
+            start = step.end
+        return bars.empty()
+
+    def step(self, symbol: str, interval: Interval, start: datetime, end: datetime) -> Step | None:
+        """The first month of [start, end) in which a bar can open, or all its days: one call."""
         if interval not in self.capabilities.intervals:
             raise InputError(f"provider {NAME} offers {', '.join(SPELLING)}, 1d; asked for {interval}")
-        _check_spelling(symbol)
+        spelled_by_alpha_vantage(symbol)
         end = min(end, self._now())
-        if interval.is_daily and not (self._premium or end > self._horizon()):
-            return bars.empty()
+        if interval.is_daily and not self._premium and start < end <= (horizon := self._compact_from()):
+            raise OutOfHorizon(f"{NAME} has the latest {COMPACT_SESSIONS} days of {symbol} only", horizon)
         earliest = _FIRST_DAY if interval.is_daily else _FIRST_MONTH
         first = first_open(CALENDAR, interval, max(start, earliest), end)
-        while first is not None:
-            params = self._daily(symbol, first) if interval.is_daily else _intraday(symbol, interval, first)
-            found = bars.between(await self._table(params, symbol, interval), start, end)
-            if found.num_rows or interval.is_daily:
-                return found
-            first = first_open(CALENDAR, interval, _next_month(first), end)
-        return bars.empty()
+        if first is None:
+            return None
+        return Step(first, end if interval.is_daily else min(end, _next_month(first)))
 
     def instruments(self) -> list[Instrument]:
         """None: only the service knows its symbols."""
@@ -120,8 +126,8 @@ class AlphaVantageProvider:
 
     async def quote(self, symbol: str) -> Quote:
         """The price of the latest trading day, one call; `ts` is its close, or now when that is earlier."""
-        _check_spelling(symbol)
-        answer = await self._get({"function": "GLOBAL_QUOTE", "symbol": symbol})
+        spelled = spelled_by_alpha_vantage(symbol)
+        answer = await self._get({"function": "GLOBAL_QUOTE", "symbol": spelled})
         return read(answer, partial(wire.parse_quote, symbol=symbol, now=self._now()))
 
     async def close(self) -> None:
@@ -141,17 +147,20 @@ class AlphaVantageProvider:
 
     async def _get(self, params: dict[str, str | int]) -> Answer:
         if not self._api_key:
-            raise NotEntitled(f"{NAME} needs a key: set ALPHA_VANTAGE_API_KEY")
+            raise Unauthorized(f"{NAME} needs a key: set ALPHA_VANTAGE_API_KEY")
         answer = await self._http.get("/query", {**params, "datatype": "json", "apikey": self._api_key})
+        if answer.status == 401:
+            raise Unauthorized(f"{NAME} does not accept the key; check ALPHA_VANTAGE_API_KEY")
         if answer.status != 200:
             raise ProviderDown(f"{NAME} answered HTTP {answer.status}: {answer.excerpt()}")
         return answer
 
     def _daily(self, symbol: str, first: datetime) -> dict[str, str | int]:
-        size = "full" if self._premium and first < self._horizon() else "compact"
-        return {"function": "TIME_SERIES_DAILY", "symbol": symbol, "outputsize": size}
+        size = "full" if self._premium and first < self._compact_from() else "compact"
+        spelled = spelled_by_alpha_vantage(symbol)
+        return {"function": "TIME_SERIES_DAILY", "symbol": spelled, "outputsize": size}
 
-    def _horizon(self) -> datetime:
+    def _compact_from(self) -> datetime:
         """The open of the earliest session that the latest bars include for sure."""
         now = self._now()
         opens = calendars.sessions(CALENDAR, now - timedelta(days=2 * COMPACT_SESSIONS), now).opens
@@ -162,7 +171,7 @@ def _intraday(symbol: str, interval: Interval, first: datetime) -> dict[str, str
     """The parameters for the month of `first`; what has an unwanted default is always told."""
     return {
         "function": "TIME_SERIES_INTRADAY",
-        "symbol": symbol,
+        "symbol": spelled_by_alpha_vantage(symbol),
         "interval": SPELLING[interval],
         "month": first.astimezone(NEW_YORK).strftime("%Y-%m"),
         "outputsize": "full",
@@ -175,9 +184,3 @@ def _next_month(moment: datetime) -> datetime:
     """When the month after that of `moment` begins in New York."""
     month = np.datetime64(moment.astimezone(NEW_YORK).strftime("%Y-%m")) + 1
     return to_moment(midnights(np.array([month]), NEW_YORK)[0])
-
-
-def _check_spelling(symbol: str) -> None:
-    """Indices, currencies and crypto pairs are no stocks: asking would only use up a call."""
-    if _NOT_A_STOCK.fullmatch(symbol):
-        raise InvalidSymbol(f"{NAME} answers US stocks; asked for {symbol!r}")

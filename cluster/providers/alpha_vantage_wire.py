@@ -18,7 +18,7 @@ import numpy as np
 import pyarrow as pa
 import structlog
 
-from cluster.errors import InvalidSymbol, Malformed, NotEntitled, RateLimited
+from cluster.errors import InvalidSymbol, Malformed, NotEntitled, RateLimited, Unauthorized
 from cluster.market import bars, calendars
 from cluster.market.instants import Instants, to_moment
 from cluster.market.intervals import Interval
@@ -32,6 +32,7 @@ from cluster.providers.exchange_time import (
     utc,
 )
 from cluster.providers.protocol import Quote
+from cluster.providers.symbology import spelled_by_alpha_vantage
 
 _log = structlog.get_logger(__name__)
 
@@ -97,7 +98,7 @@ def parse_quote(payload: Any, symbol: str, now: datetime) -> Quote:
     fields = _named(_part(payload, "Global Quote", symbol, now))
     if not fields:  # how it answers for a symbol that it does not know
         raise InvalidSymbol(f"{NAME} has no quote of {symbol!r}")
-    _expect("symbol", symbol, fields.get("symbol"))
+    _expect("symbol", spelled_by_alpha_vantage(symbol), fields.get("symbol"))
     price = _number(fields.get("price"))
     if not (math.isfinite(price) and price > 0):
         raise Malformed(f"{NAME} answered the price {fields.get('price')!r} for {symbol}")
@@ -126,9 +127,9 @@ def refuse(payload: Any, symbol: str, now: datetime) -> NoReturn:
     """Raise what an answer without data means.
 
     `RateLimited` for too many calls a second (a text that names the daily limit, too) and a day,
-    `NotEntitled` for premium functions and a key that is not accepted, `InvalidSymbol` for a call that it
-    calls invalid (all but the symbol is ours, and right), else `Malformed`. No text of the service goes into
-    these errors, because some print our key.
+    `NotEntitled` for premium functions, `Unauthorized` for a key that is not accepted, `InvalidSymbol` for a
+    call that it calls invalid (all but the symbol is ours, and right), else `Malformed`. No text of the
+    service goes into these errors, because some print our key.
     """
     text = " ".join(_messages(payload))
     said = text.lower()
@@ -139,7 +140,7 @@ def refuse(payload: Any, symbol: str, now: datetime) -> NoReturn:
     if "premium" in said:
         raise NotEntitled(f"{NAME}: the key's plan does not include this; it is a premium function")
     if "apikey" in said and ("invalid" in said or "missing" in said):
-        raise NotEntitled(f"{NAME} does not accept the key; check ALPHA_VANTAGE_API_KEY")
+        raise Unauthorized(f"{NAME} does not accept the key; check ALPHA_VANTAGE_API_KEY")
     if isinstance(payload, Mapping) and "Error Message" in payload:
         raise InvalidSymbol(f"{NAME} has no data for {symbol!r}, or does not know it")
     raise Malformed(f"{NAME} answered something without the data of {symbol}")
@@ -168,7 +169,7 @@ def _is_extended(labels: Instants, known: calendars.Sessions) -> bool:
 def _rows(payload: Any, symbol: str, interval: str | None, now: datetime) -> _Rows:
     series = _part(payload, "Time Series", symbol, now)
     meta = _named(payload.get("Meta Data") or {})
-    _expect("symbol", symbol, meta.get("symbol"))
+    _expect("symbol", spelled_by_alpha_vantage(symbol), meta.get("symbol"))
     _expect("interval", interval, meta.get("interval"))
     rows = [_named(row) for row in series.values()]
     values = {name: [_number(row.get(name)) for row in rows] for name in bars.PRICES}

@@ -7,14 +7,13 @@ key; limits are per IP address: 6 000 of weight a minute.
 from __future__ import annotations
 
 import asyncio
-import re
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pyarrow as pa
 
-from cluster.errors import FinSightError, InvalidSymbol, Malformed
+from cluster.errors import FinSightError, Malformed
 from cluster.market import bars
 from cluster.market.intervals import Interval
 from cluster.market.symbols import Instrument
@@ -23,6 +22,7 @@ from cluster.providers.binance_wire import NAME
 from cluster.providers.budget import Window
 from cluster.providers.http import Answer, Http, Throttled
 from cluster.providers.protocol import Capabilities, Quote
+from cluster.providers.symbology import spelled_by_binance
 
 BASE_URL = "https://data-api.binance.vision"
 """Serves market data only, and so asks for no account."""
@@ -36,7 +36,6 @@ SETTLE = timedelta(seconds=3)
 
 _PAGE_BARS = 1_000
 _EARLIEST = datetime(2017, 7, 14, tzinfo=UTC)
-_SPELLING = re.compile(r"[A-Z0-9._-]{1,20}")
 _MILLISECOND = timedelta(milliseconds=1)
 _LARGE = 1_000_000
 """A body of more bytes takes the parser long enough to hold up the other calls."""
@@ -44,7 +43,7 @@ _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 class BinanceProvider:
-    """Answers bars of every spot symbol in the venue's own spelling, `BTCUSDT`; no letter case is folded."""
+    """Answers bars of every spot symbol, see `spelled_by_binance`; no letter case is folded."""
 
     name = NAME
     capabilities = Capabilities(
@@ -52,8 +51,15 @@ class BinanceProvider:
         symbols=None,
         page_bars=_PAGE_BARS,
         earliest=_EARLIEST,
+        short_page_ends=False,
         weight=KLINES_WEIGHT,
         asset_types=frozenset({"crypto"}),
+        weights={
+            "quote": PRICE_WEIGHT,
+            "instruments": EXCHANGE_INFO_WEIGHT,
+            "limits": EXCHANGE_INFO_WEIGHT,
+        },
+        grace_s=SETTLE.total_seconds(),
     )
 
     def __init__(
@@ -72,26 +78,15 @@ class BinanceProvider:
     async def bars(self, symbol: str, interval: Interval, start: datetime, end: datetime) -> pa.Table:
         """The first 1 000 bars of [start, end), the open one with `is_final` false; a call of weight 2.
 
-        An answer that stops early where more bars should follow is not taken for the end: the rest is asked
-        for once more, at the same weight. Whether a bar has closed is told by the venue's clock. Raises as
+        Fewer are not the end of the range. Whether a bar has closed is told by the venue's clock. Raises as
         `BarProvider.bars`, and `InputError` when the venue refuses the request as such.
         """
-        _check_spelling(symbol)
+        spelled_by_binance(symbol)
         # No bar opens within a millisecond: this goes on after a bar, and none may follow before the end.
         if start.microsecond % 1_000 and _next_open(start, interval) >= end:
             return bars.empty()
         first, last = _ceil_ms(max(start, _EARLIEST)), _ceil_ms(end) - 1
-        pages, room = [], _PAGE_BARS
-        while room > 0 and first <= last:
-            page, served_at = await self._page(symbol, interval, (first, last), room)
-            pages.append(page)
-            if not page.num_rows:
-                break
-            newest: datetime = page["ts"][-1].as_py()
-            if _next_open(newest, interval) >= min(end, served_at - SETTLE):
-                break
-            first, room = _ceil_ms(newest) + 1, room - page.num_rows
-        return bars.concat(pages).combine_chunks()
+        return bars.empty() if first > last else await self._page(symbol, interval, first, last)
 
     def instruments(self) -> list[Instrument]:
         """None: only the venue knows, see `list_instruments`."""
@@ -107,8 +102,8 @@ class BinanceProvider:
 
     async def quote(self, symbol: str) -> Quote:
         """The last price, a call of weight 2; `ts` is the time of the answer, the venue gives no other."""
-        _check_spelling(symbol)
-        answer, price = await self._get("/api/v3/ticker/price", {"symbol": symbol}, symbol)
+        asked = {"symbol": spelled_by_binance(symbol)}
+        answer, price = await self._get("/api/v3/ticker/price", asked, symbol)
         return binance_wire.parse_price(price, symbol, answer.served_at)
 
     def usage(self) -> Mapping[str, int]:
@@ -119,13 +114,10 @@ class BinanceProvider:
         """Close the connections."""
         await self._http.close()
 
-    async def _page(
-        self, symbol: str, interval: Interval, range_ms: tuple[int, int], limit: int
-    ) -> tuple[pa.Table, datetime]:
-        """One answer, and the venue's time of it; the range includes both its ends, as the venue has it."""
-        first, last = range_ms
-        params: dict[str, str | int] = {"symbol": symbol, "interval": str(interval), "limit": limit}
-        params |= {"startTime": first, "endTime": last}
+    async def _page(self, symbol: str, interval: Interval, first: int, last: int) -> pa.Table:
+        """One answer; the range, in milliseconds, includes both its ends, as the venue has it."""
+        params: dict[str, str | int] = {"symbol": spelled_by_binance(symbol), "interval": str(interval)}
+        params |= {"limit": _PAGE_BARS, "startTime": first, "endTime": last}
         answer, klines = await self._get("/api/v3/klines", params, symbol)
         page = binance_wire.parse_klines(klines, symbol, interval, answer.served_at - SETTLE)
         opens_ms = bars.opens(page).astype("datetime64[ms]").astype(int)
@@ -133,7 +125,7 @@ class BinanceProvider:
             raise Malformed(
                 f"{NAME} answered bars of {symbol} {interval} outside of the range that was asked for"
             )
-        return page, answer.served_at
+        return page
 
     async def _exchange_info(self) -> Any:
         # Without the sets of permissions, which are most of it.
@@ -167,12 +159,6 @@ class BinanceProvider:
 
     def _note(self, answer: Answer) -> None:
         self._usage = binance_wire.parse_usage(answer.headers)
-
-
-def _check_spelling(symbol: str) -> None:
-    """Other characters are never sent: the venue's firewall counts what looks like an attack against us."""
-    if not _SPELLING.fullmatch(symbol):
-        raise InvalidSymbol(f"{NAME} spells symbols such as BTCUSDT; asked for {symbol[:40]!r}")
 
 
 def _next_open(moment: datetime, interval: Interval) -> datetime:

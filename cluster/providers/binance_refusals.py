@@ -10,13 +10,16 @@ import re
 from datetime import UTC, datetime, timedelta
 
 from cluster.errors import (
+    Banned,
     FinSightError,
     InputError,
     InvalidSymbol,
     Malformed,
-    NotEntitled,
     ProviderDown,
     RateLimited,
+    Refused,
+    Restricted,
+    Unauthorized,
 )
 from cluster.providers.binance_wire import NAME
 from cluster.providers.http import LONGEST_WAIT_S, Answer, retry_at
@@ -30,6 +33,7 @@ _BANNED_UNTIL = re.compile(r"banned until (\d{13})\b")
 _RESTRICTED = "restricted location"
 _ABOUT_KEYS = " (check BINANCE_API_KEY, or leave it out: market data needs none)"
 _THROTTLED = -1003
+_BANNED = 418
 _KEY = frozenset({-1002, -2014, -2015})
 _DOWN = frozenset({-1000, -1001, -1006, -1007, -1008, -1016})
 """Faults of the venue's inside: unknown, disconnected, unexpected answer, time-out, busy, shutting down."""
@@ -37,31 +41,31 @@ _BAD_SYMBOL, _ILLEGAL = -1121, -1100
 
 
 def throttled(answer: Answer, text: str) -> RateLimited:
-    """429 and 418: until the later of what the headers say and what the text of a ban says."""
+    """429 and 418: until the later of what the headers say and what the text of a ban says; 418 is a ban."""
     until = retry_at(answer)
     ban = _BANNED_UNTIL.search(answer.text)
     if ban:
         # The venue's moment by the venue's clock: how long that is holds by ours, too.
         left = datetime.fromtimestamp(int(ban[1]) / 1_000, UTC) - answer.served_at
         until = max(until, answer.received_at + min(left, timedelta(seconds=LONGEST_WAIT_S)))
-    return RateLimited(text, until)
+    return (Banned if ban or answer.status == _BANNED else RateLimited)(text, until)
 
 
-def refusal_by_status(answer: Answer, forbidden: int) -> RateLimited | NotEntitled | None:
+def refusal_by_status(answer: Answer, forbidden: int) -> RateLimited | Refused | None:
     """The error of a refusal whose body need not be JSON; `forbidden` counts the answers 403 in a row.
 
     403 comes from the firewall, mostly for too many requests; when cooling down does not help, it is final.
     """
-    if answer.status == 451 or (answer.status >= 400 and _RESTRICTED in answer.text):
-        return NotEntitled(f"{_text(answer)} (the venue does not serve this location)")
+    if answer.status >= 400 and _RESTRICTED in answer.text:
+        return Restricted(f"{_text(answer)} (the venue does not serve this location)")
     if answer.status == 401:
-        return NotEntitled(_text(answer) + _ABOUT_KEYS)
+        return Unauthorized(_text(answer) + _ABOUT_KEYS)
     if answer.status != 403:
         return None
     text = f"{NAME} answered 403: its firewall refuses this address"
     if forbidden <= LAST_COOL_DOWN:
         return RateLimited(text, answer.received_at + COOL_DOWN)
-    return NotEntitled(f"{text}, {forbidden} times in a row")
+    return Restricted(f"{text}, {forbidden} times in a row")
 
 
 def refusal_by_code(answer: Answer, document: object, symbol: str | None) -> FinSightError | None:
@@ -74,7 +78,7 @@ def refusal_by_code(answer: Answer, document: object, symbol: str | None) -> Fin
     if type(code) is not int:
         return None if answer.status == 200 else Malformed(_text(answer))
     if code in _KEY:
-        return NotEntitled(_text(answer) + _ABOUT_KEYS)
+        return Unauthorized(_text(answer) + _ABOUT_KEYS)
     if code == _THROTTLED:
         return throttled(answer, _text(answer))
     if code in _DOWN:

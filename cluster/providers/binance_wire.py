@@ -22,11 +22,14 @@ from cluster.market.intervals import Interval
 from cluster.market.symbols import Instrument, parse_symbol
 from cluster.providers.budget import Window
 from cluster.providers.protocol import Quote
+from cluster.providers.symbology import spelled_by_binance
 
 NAME = "binance"
 EXCHANGE = "BINANCE"
 
 _FIELDS = 12
+_LEAST_LIMIT = 100
+"""Less would not allow a call of each kind; the venue has never told it."""
 _OPEN, _PRICES, _VOLUME, _CLOSE, _TRADES = 0, slice(1, 5), 5, 6, 8
 _US_PER_S = 1_000_000
 _UNITS_US = ((10**12, 10**14, 1_000), (10**15, 10**17, 1))
@@ -80,7 +83,7 @@ def parse_price(payload: object, symbol: str, served_at: datetime) -> Quote:
         named, price = payload["symbol"], float(payload["price"])  # type: ignore[index]
     except (KeyError, TypeError, ValueError):
         raise Malformed(f"{NAME}: {_brief(payload)} is no price of a symbol") from None
-    if named != symbol or not (math.isfinite(price) and price > 0):
+    if named != spelled_by_binance(symbol) or not (math.isfinite(price) and price > 0):
         raise Malformed(f"{NAME}: asked for the price of {symbol}, answered {price:g} of {named!r}")
     return Quote(symbol=symbol, price=price, ts=served_at, source=NAME)
 
@@ -112,13 +115,17 @@ def parse_instruments(payload: object) -> list[Instrument]:
 def parse_limits(payload: object) -> tuple[Window, ...]:
     """The windows of request weight that `GET /api/v3/exchangeInfo` says hold for one IP address."""
     try:
-        return tuple(
+        found = tuple(
             Window(limit["limit"], float(limit["intervalNum"] * _LETTER_S[limit["interval"]]))
             for limit in payload["rateLimits"]  # type: ignore[index]
             if limit["rateLimitType"] == "REQUEST_WEIGHT"
         )
-    except (KeyError, TypeError) as error:
+    except (KeyError, TypeError, ValueError) as error:
         raise Malformed(f"{NAME}: rateLimits of unknown shape: {error!r}") from None
+    for window in found:
+        if type(window.limit) is not int or window.limit < _LEAST_LIMIT or not window.seconds > 0:
+            raise Malformed(f"{NAME}: {_brief(window)} is no limit of weight")
+    return found
 
 
 def parse_usage(headers: Mapping[str, str]) -> dict[str, int]:

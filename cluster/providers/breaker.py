@@ -68,10 +68,16 @@ class Breaker:
             case BreakerState.HALF_OPEN:
                 return max(now_s, self._probe_until_s)
 
+    def trip(self, until_s: float) -> None:
+        """Open until `until_s`, whatever was counted: the provider itself has refused us."""
+        self._cooldowns = max(1, self._cooldowns)
+        self._open_until_s = max(self._open_until_s, until_s)
+        self._probe_until_s = float("-inf")
+
     def success(self) -> None:
         """The provider answered as it should: close."""
         self._failures = self._cooldowns = 0
-        self._probe_until_s = float("-inf")
+        self._open_until_s = self._probe_until_s = float("-inf")
 
     def neutral(self) -> None:
         """The call says nothing about the provider's health (a rate limit): only give the probe back."""

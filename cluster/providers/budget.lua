@@ -1,8 +1,9 @@
 -- One budget of weighted calls in several sliding windows, exactly as cluster/providers/budget.py.
--- KEYS: until when the provider closed it; then one list a window.
--- ARGV: weight to take (0: none), microseconds to close for (0: none); then limit, length in microseconds and
---       weight that the provider says is used, for every window.
--- Answers: 1 when taken, the time, microseconds until it may fit; then what is left of every window.
+-- KEYS: until when the provider closed it; one list a window; the name of this memory, new after a loss.
+-- ARGV: weight to take (0: none), microseconds to close for (0: none), the name that the caller knows ('': none),
+--       a name for a new memory; then limit, length in microseconds, weight that the provider says is used, and
+--       weight that the caller remembers to be used, for every window. That counts when the memory was lost.
+-- Answers: 1 when taken, the time, microseconds until it may fit, the name; then what is left of every window.
 -- A grant is "time weight total", the total being that of all grants of the list up to it.
 
 local function text(number) return string.format('%.0f', number) end
@@ -31,7 +32,7 @@ end
 
 local time = redis.call('TIME')
 local now = time[1] * 1000000 + time[2]
-for i = 2, #KEYS do -- a clock that was set back stands still until it is where it was
+for i = 2, #KEYS - 1 do -- a clock that was set back stands still until it is where it was
   local tail = redis.call('LINDEX', KEYS[i], -1)
   if tail then now = math.max(now, (read(tail))) end
 end
@@ -43,11 +44,17 @@ if close_for > 0 and now + close_for > closed_until then
   redis.call('SET', KEYS[1], text(closed_until), 'PX', text(math.ceil(close_for / 1000) + 1000))
 end
 
-local retry_at = math.max(now, closed_until)
+local name = redis.call('GET', KEYS[#KEYS])
+local lost = ARGV[3] ~= '' and name ~= ARGV[3]
+name = name or ARGV[4]
+
+local retry_at, longest = math.max(now, closed_until), 0
 local windows = {}
-for i = 2, #KEYS do
-  local key, at = KEYS[i], 3 * (i - 2) + 3
+for i = 2, #KEYS - 1 do
+  local key, at = KEYS[i], 4 * (i - 2) + 5
   local limit, length, told = tonumber(ARGV[at]), tonumber(ARGV[at + 1]), tonumber(ARGV[at + 2])
+  longest = math.max(longest, length)
+  if lost then told = math.max(told, tonumber(ARGV[at + 3])) end
   local head = redis.call('LINDEX', key, 0)
   while head and read(head) + length <= now do
     redis.call('LPOP', key)
@@ -72,7 +79,8 @@ for i = 2, #KEYS do
 end
 
 local taken = weight > 0 and retry_at <= now
-local answer = {taken and 1 or 0, now, retry_at - now}
+redis.call('SET', KEYS[#KEYS], name, 'PX', text(math.ceil(longest / 1000) + 1000))
+local answer = {taken and 1 or 0, now, retry_at - now, name}
 for _, window in ipairs(windows) do
   if taken then
     window.total = window.total + weight

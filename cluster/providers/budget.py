@@ -47,6 +47,20 @@ def checked(windows: tuple[Window, ...]) -> tuple[Window, ...]:
     return windows
 
 
+def narrowed(windows: tuple[Window, ...], told: tuple[Window, ...]) -> tuple[Window, ...]:
+    """`windows`, none of them above four fifths of what the provider `told` of the same length.
+
+    A fifth is left to what else runs behind the same address: a ban hits all.
+    """
+    told_limit = {window.seconds: window.limit for window in told}
+    return tuple(
+        Window(max(1, min(window.limit, told_limit[window.seconds] * 4 // 5)), window.seconds)
+        if window.seconds in told_limit
+        else window
+        for window in windows
+    )
+
+
 def seconds_per_call(budget: tuple[Window, ...], weight: int) -> float:
     """How long the tightest window takes to allow one call of `weight`, in the long run: its price."""
     return max((weight * window.seconds / window.limit for window in budget), default=0.0)
@@ -76,6 +90,14 @@ class Budget:
             log.add(weight, now_s)
         return None
 
+    def renew(self, windows: tuple[Window, ...]) -> None:
+        """Go on with other windows; what was used counts in those of the same length."""
+        logs = {log.window.seconds: log for log in self._logs}
+        self._logs = [_Log(window) for window in checked(windows)]
+        for log in self._logs:
+            if log.window.seconds in logs:
+                log.inherit(logs[log.window.seconds])
+
     def close_until(self, until_s: float) -> None:
         """Grant nothing before `until_s`: the provider itself said when to come back."""
         self._closed_until_s = max(self._closed_until_s, until_s)
@@ -98,20 +120,23 @@ class _Log:
     """The grants of one window that still count, oldest first."""
 
     def __init__(self, window: Window) -> None:
-        self._window = window
+        self.window = window
         self._grants: deque[tuple[float, int]] = deque()
         self._used = 0
 
+    def inherit(self, before: _Log) -> None:
+        self._grants, self._used = before._grants, before._used
+
     def room_at(self, weight: int, now_s: float) -> float:
         """The earliest second, not before `now_s`, at which `weight` fits."""
-        if weight > self._window.limit:
-            raise ConfigError(f"a call of weight {weight} never fits into the budget window {self._window}")
+        if weight > self.window.limit:
+            raise ConfigError(f"a call of weight {weight} never fits into the budget window {self.window}")
         self._forget(now_s)
-        excess, at_s = self._used + weight - self._window.limit, now_s
+        excess, at_s = self._used + weight - self.window.limit, now_s
         for granted_s, granted in self._grants:
             if excess <= 0:
                 break
-            excess, at_s = excess - granted, granted_s + self._window.seconds
+            excess, at_s = excess - granted, granted_s + self.window.seconds
         return at_s
 
     def add(self, weight: int, now_s: float) -> None:
@@ -120,15 +145,15 @@ class _Log:
 
     def raise_to(self, usage: Mapping[str, int], now_s: float) -> None:
         self._forget(now_s)
-        unknown = used_of(self._window, usage) - self._used
+        unknown = used_of(self.window, usage) - self._used
         if unknown > 0:
             self.add(unknown, now_s)
 
     def left(self, now_s: float, *, closed: bool) -> WindowLeft:
         self._forget(now_s)
-        left = 0 if closed else max(0, self._window.limit - self._used)
-        return WindowLeft(self._window.limit, self._window.seconds, left)
+        left = 0 if closed else max(0, self.window.limit - self._used)
+        return WindowLeft(self.window.limit, self.window.seconds, left)
 
     def _forget(self, now_s: float) -> None:
-        while self._grants and self._grants[0][0] + self._window.seconds <= now_s:
+        while self._grants and self._grants[0][0] + self.window.seconds <= now_s:
             self._used -= self._grants.popleft()[1]

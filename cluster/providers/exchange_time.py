@@ -20,6 +20,9 @@ Dates = npt.NDArray[np.datetime64]
 
 NEW_YORK = ZoneInfo("America/New_York")
 
+SETTLE = timedelta(seconds=60)
+"""So long after its close a bar may still change."""
+
 _EARLIEST = datetime(1990, 1, 1, tzinfo=UTC)
 _ONE_DAY = timedelta(days=1)
 
@@ -35,8 +38,8 @@ class Placed:
     """First moment after the bar; the session's close for the bar that it cuts, and for daily bars."""
 
     def finals(self, now: datetime) -> npt.NDArray[np.bool_]:
-        """Which of the bars have closed by `now`."""
-        final: npt.NDArray[np.bool_] = self.closes <= to_instant(now)
+        """Which of the bars have closed, and settled, by `now`."""
+        final: npt.NDArray[np.bool_] = self.closes + np.timedelta64(SETTLE) <= to_instant(now)
         return final
 
 

@@ -7,36 +7,53 @@ has 30 calls a second.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from functools import partial
 
 import pyarrow as pa
 
 from cluster.clock import SystemClock
-from cluster.errors import InputError, NotEntitled
+from cluster.errors import InputError, Unauthorized
 from cluster.market import bars
+from cluster.market.adjustments import CorporateAction
 from cluster.market.intervals import Interval
 from cluster.market.symbols import Instrument
 from cluster.providers import finnhub_wire as wire
-from cluster.providers.exchange_time import NEW_YORK, first_open
+from cluster.providers.exchange_time import NEW_YORK, first_open, session_date
 from cluster.providers.finnhub_wire import CALENDAR, NAME, RESOLUTION
 from cluster.providers.http import Answer, Http, Throttled
-from cluster.providers.protocol import Capabilities, Quote
+from cluster.providers.protocol import Capabilities, Quote, Step
 from cluster.providers.reading import read
+from cluster.providers.symbology import spelled_by_finnhub
 
 BASE_URL = "https://finnhub.io/api/v1"
 
 INTRADAY_WINDOW = timedelta(days=30)
 """It answers no more than a month of intraday bars at a time."""
 
+SPLITS_KEPT = timedelta(hours=1)
+"""For so long the splits of a symbol are not asked for again."""
+
 _EARLIEST = datetime(1990, 1, 2, tzinfo=UTC)
 
 
-class FinnhubProvider:
-    """Answers bars of regular hours; daily ones come adjusted for splits, intraday ones raw.
+@dataclass(frozen=True, slots=True)
+class _Splits:
+    """The splits of a symbol from `since` until `read_at`."""
 
-    The key travels in a header, never in a URL. Asks for nothing when no bar can open in the range.
+    splits: Sequence[CorporateAction]
+    since: datetime
+    read_at: datetime
+
+
+class FinnhubProvider:
+    """Answers raw bars of regular hours.
+
+    Its daily bars come divided by splits, which is undone with the splits that it tells; without these, which
+    are a part of the plan of their own, it has no daily bars. The key travels in a header, never in a URL.
+    Asks for nothing when no bar can open in the range.
     """
 
     name = NAME
@@ -64,23 +81,35 @@ class FinnhubProvider:
         )
         self._has_key = bool(api_key)
         self._usage: Mapping[str, int] = {}
+        self._splits: dict[str, _Splits] = {}
 
     async def bars(self, symbol: str, interval: Interval, start: datetime, end: datetime) -> pa.Table:
         """The bars of [start, end) in the first 30 days that have any; a call for each 30 days until then.
 
         Daily bars come all at once. Raises as `BarProvider.bars`.
         """
-        if interval not in RESOLUTION:
-            raise InputError(f"provider {NAME} offers {', '.join(RESOLUTION)}; asked for {interval}")
-        end = min(end, self._now())
-        first = first_open(CALENDAR, interval, max(start, _EARLIEST), end)
-        while first is not None:
-            until = end if interval.is_daily else min(end, first + INTRADAY_WINDOW)
-            found = await self._candles(symbol, interval, first, until)
+        while (step := self.step(symbol, interval, start, end)) is not None:
+            found = await self._candles(symbol, interval, step.start, step.end)
             if found.num_rows:
                 return found
-            first = first_open(CALENDAR, interval, until, end)
+            start = step.end
         return bars.empty()
+
+    def step(self, symbol: str, interval: Interval, start: datetime, end: datetime) -> Step | None:
+        """The first 30 days of [start, end) in which a bar can open, or all its days.
+
+        Days take two calls where the splits have to be asked for, too.
+        """
+        if interval not in RESOLUTION:
+            raise InputError(f"provider {NAME} offers {', '.join(RESOLUTION)}; asked for {interval}")
+        spelled_by_finnhub(symbol)
+        end = min(end, self._now())
+        first = first_open(CALENDAR, interval, max(start, _EARLIEST), end)
+        if first is None:
+            return None
+        if interval.is_daily:
+            return Step(first, end, 1 if self._known_splits(symbol, first) else 2)
+        return Step(first, min(end, first + INTRADAY_WINDOW))
 
     def instruments(self) -> list[Instrument]:
         """None: only the service knows its symbols."""
@@ -88,7 +117,7 @@ class FinnhubProvider:
 
     async def quote(self, symbol: str) -> Quote:
         """The last price, one call; raises as `BarProvider.bars`."""
-        answer = await self._get("/quote", {"symbol": symbol})
+        answer = await self._get("/quote", {"symbol": spelled_by_finnhub(symbol)})
         return read(answer, partial(wire.parse_quote, symbol=symbol, received_at=answer.received_at))
 
     def usage(self) -> Mapping[str, int]:
@@ -102,18 +131,39 @@ class FinnhubProvider:
     async def _candles(self, symbol: str, interval: Interval, start: datetime, end: datetime) -> pa.Table:
         since, last = (_label(moment, interval) for moment in (start, end - timedelta(microseconds=1)))
         params: dict[str, str | int] = {
-            "symbol": symbol,
+            "symbol": spelled_by_finnhub(symbol),
             "resolution": RESOLUTION[interval],
             "from": since,
             "to": last,
         }
         answer = await self._get("/stock/candle", params)
         parse = partial(wire.parse_candles, symbol=symbol, interval=interval, now=self._now())
-        return bars.between(await asyncio.to_thread(read, answer, parse), start, end)
+        table = bars.between(await asyncio.to_thread(read, answer, parse), start, end)
+        if not (interval.is_daily and table.num_rows):
+            return table
+        today = self._now().astimezone(NEW_YORK).date()
+        return wire.raw_days(table, await self._splits_since(symbol, start), today)
+
+    async def _splits_since(self, symbol: str, start: datetime) -> Sequence[CorporateAction]:
+        kept = self._known_splits(symbol, start)
+        if kept is None:
+            now = self._now()
+            days = {"from": f"{start:%Y-%m-%d}", "to": f"{now:%Y-%m-%d}"}
+            answer = await self._get("/stock/split", {"symbol": spelled_by_finnhub(symbol), **days})
+            splits = read(answer, partial(wire.parse_splits, symbol=symbol))
+            kept = self._splits[symbol] = _Splits(splits, start, now)
+        return kept.splits
+
+    def _known_splits(self, symbol: str, since: datetime) -> _Splits | None:
+        kept, now = self._splits.get(symbol), self._now()
+        if kept is None or kept.since > since or now - kept.read_at > SPLITS_KEPT:
+            return None
+        # With a new day a new split may divide what is answered.
+        return kept if session_date(kept.read_at, NEW_YORK) == session_date(now, NEW_YORK) else None
 
     async def _get(self, path: str, params: Mapping[str, str | int]) -> Answer:
         if not self._has_key:
-            raise NotEntitled(f"{NAME} needs a key: set FINNHUB_API_KEY")
+            raise Unauthorized(f"{NAME} needs a key: set FINNHUB_API_KEY")
         try:
             answer = await self._http.get(path, params)
         except Throttled as error:

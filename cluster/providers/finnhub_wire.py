@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping
-from datetime import UTC, datetime
+from collections.abc import Mapping, Sequence
+from datetime import UTC, date, datetime
 from typing import Any, TypeGuard
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from cluster.errors import (
     FinSightError,
@@ -23,8 +24,10 @@ from cluster.errors import (
     NotEntitled,
     ProviderDown,
     RateLimited,
+    Unauthorized,
 )
 from cluster.market import bars
+from cluster.market.adjustments import CorporateAction, shortest, split_ratios
 from cluster.market.instants import Instants
 from cluster.market.intervals import Interval
 from cluster.providers.exchange_time import (
@@ -55,6 +58,8 @@ _MOST_SECONDS = 100_000_000_000
 """In the year 5138; a larger number is in milliseconds."""
 _NO_TOKEN = ("sign up", "invalid api key", "invalid token", "missing api key")
 _MINUTE = "1m"
+_HALF_STEP = 5e-5
+"""What a price that was divided by a split can be off: it has four decimals."""
 
 
 def parse_candles(payload: Any, symbol: str, interval: Interval, now: datetime) -> pa.Table:
@@ -74,6 +79,42 @@ def parse_candles(payload: Any, symbol: str, interval: Interval, now: datetime) 
     return bars.from_columns(
         symbol, interval, placed.opens, *columns, source=NAME, is_final=placed.finals(now)
     )
+
+
+def parse_splits(payload: Any, symbol: str) -> list[CorporateAction]:
+    """The splits out of /stock/split; raises `Malformed`."""
+    if not isinstance(payload, list):
+        raise Malformed(f"{NAME} answered {payload!r:.60} where a list of splits was expected")
+    try:
+        return [
+            CorporateAction(
+                symbol,
+                date.fromisoformat(told["date"]),
+                "split",
+                float(told["toFactor"]) / float(told["fromFactor"]),
+                NAME,
+            )
+            for told in payload
+        ]
+    except (KeyError, TypeError, ValueError, ArithmeticError, InputError) as error:
+        raise Malformed(f"{NAME}: a split of {symbol} of unknown shape: {error!r}") from None
+
+
+def raw_days(adjusted: pa.Table, splits: Sequence[CorporateAction], today: date) -> pa.Table:
+    """Daily bars as they were traded, out of those that are divided by all splits up to `today`.
+
+    The volume before a split is unknown: nothing tells whether it is multiplied.
+    """
+    days = bars.opens(adjusted).astype("datetime64[D]")  # sessions of New York open on their date in UTC
+    ratio = split_ratios(days, [split for split in splits if split.ex_date <= today])
+    table = adjusted
+    for name in bars.PRICES:
+        raw = shortest(adjusted[name].to_numpy() * ratio, np.where(ratio == 1, 0.0, ratio * _HALF_STEP))
+        place = table.schema.get_field_index(name)
+        table = table.set_column(place, table.schema.field(place), pa.array(raw))
+    place = table.schema.get_field_index("volume")
+    kept = pc.if_else(pa.array(ratio == 1), table["volume"], pa.scalar(None, pa.float64()))
+    return table.set_column(place, table.schema.field(place), kept)
 
 
 def parse_quote(payload: Any, symbol: str, received_at: datetime) -> Quote:
@@ -107,8 +148,8 @@ def parse_usage(headers: Mapping[str, str]) -> dict[str, int]:
 def refusal(answer: Answer) -> FinSightError | None:
     """What an answer that is no 200 means, and `None` for a 200.
 
-    401 and 403 in the service's own words are `NotEntitled`: a plan without this, or a key not accepted. A
-    page of its firewall with the same status may only want fewer calls, and is `ProviderDown`.
+    401 and 403 in the service's own words are `Unauthorized` for a key that is not accepted, else
+    `NotEntitled`. A page of its firewall with the same status may only want fewer calls: `ProviderDown`.
     """
     if answer.status == 200:
         return None
@@ -127,10 +168,10 @@ def throttled(answer: Answer, error: RateLimited) -> FinSightError:
     return _key_refused(answer) or error
 
 
-def _key_refused(answer: Answer) -> NotEntitled | None:
+def _key_refused(answer: Answer) -> Unauthorized | None:
     words = answer.text.lower()
     if any(phrase in words for phrase in _NO_TOKEN):
-        return NotEntitled(f"{NAME} does not accept the key; check FINNHUB_API_KEY: {answer.excerpt()}")
+        return Unauthorized(f"{NAME} does not accept the key; check FINNHUB_API_KEY: {answer.excerpt()}")
     return None
 
 

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from collections import Counter
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
-from typing import NoReturn
+from functools import partial
+from math import isfinite
+from typing import TypeVar
 
 import pyarrow as pa
 
@@ -17,22 +18,41 @@ from cluster.errors import (
     BadBars,
     FinSightError,
     InputError,
+    Interrupted,
     Malformed,
-    NotEntitled,
     ProviderDown,
     ProviderError,
     RateLimited,
 )
 from cluster.market import bars
+from cluster.market.adjustments import CorporateAction
 from cluster.market.intervals import Interval
+from cluster.market.symbols import Instrument
 from cluster.providers.allowance import Allowance, OwnBudget
-from cluster.providers.breaker import Breaker, BreakerPolicy
-from cluster.providers.budget import Window, seconds_per_call
-from cluster.providers.health import Health, HealthPolicy
+from cluster.providers.breaker import BreakerPolicy
+from cluster.providers.budget import Window, narrowed, seconds_per_call
+from cluster.providers.condition import Condition
+from cluster.providers.fetch_many import one_by_one, portions
+from cluster.providers.health import HealthPolicy
 from cluster.providers.page import Page, page_of, tell_rejected
-from cluster.providers.protocol import BarProvider, Metered
-from cluster.providers.stats import Outcome, ProviderState, ProviderStats, Standing
-from cluster.redaction import redact
+from cluster.providers.protocol import (
+    Acting,
+    BarProvider,
+    Errand,
+    Limited,
+    Listing,
+    Many,
+    ManyBars,
+    Metered,
+    Quote,
+    Quoting,
+    Step,
+    Stepping,
+)
+from cluster.providers.stats import ProviderStats, Standing
+
+Answer = TypeVar("Answer")
+Checked = TypeVar("Checked")
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +68,8 @@ class GatewayPolicy:
     """A call waits so long for the budget before it is refused."""
     entitlement_retry_s: float = 86_400.0
     """An interval that the plan did not include is tried again after this."""
+    refusal_retry_s: float = 3_600.0
+    """A provider that does not accept our key or address is tried again after this."""
     breaker: BreakerPolicy = field(default_factory=BreakerPolicy)
     health: HealthPolicy = field(default_factory=HealthPolicy)
 
@@ -55,13 +77,14 @@ class GatewayPolicy:
 _CLOSEST = {Interval.D1: timedelta(hours=22)}
 """How soon the next bar may open: sessions come closer when the clocks change."""
 
+_CLOCKS_DIFFER = timedelta(minutes=5)
+"""Between ours and a provider's."""
+
 
 class Gateway:
     """Fetches whole ranges of checked bars and never asks the provider more than budget and breaker allow.
 
-    A `BarSource`. Rate limit, failure, no data and not entitled have four different effects: the budget
-    closes until `retry_at`; the breaker counts and the health falls; nothing; the interval is left alone
-    for a day.
+    A `BarSource`. A rate limit closes the budget until `retry_at`; what else outcomes do: see `Condition`.
     """
 
     def __init__(
@@ -77,35 +100,89 @@ class Gateway:
         self._policy = policy or GatewayPolicy()
         self._allowance = allowance or OwnBudget(self._policy.budget, self._clock)
         self._sleep = sleep
-        self._breaker = Breaker(self._policy.breaker)
-        self._health = Health(self._policy.health)
+        self._condition = Condition(
+            provider.name,
+            self._clock,
+            self._policy.breaker,
+            self._policy.health,
+            entitlement_retry_s=self._policy.entitlement_retry_s,
+            refusal_retry_s=self._policy.refusal_retry_s,
+        )
         self._slots = asyncio.Semaphore(self._policy.concurrency)
         self._turn = asyncio.Lock()
-        self._not_entitled_until_s: dict[Interval, float] = {}
-        self._outcomes: Counter[Outcome] = Counter()
+        self._told_limits: tuple[Window, ...] = ()
         self._rejected = 0
-        self._last_error: tuple[str, datetime] | None = None
-        self._last_success_at: datetime | None = None
 
     async def fetch(self, symbol: str, interval: Interval, start: datetime, end: datetime) -> pa.Table:
         """All bars with `start <= ts < end`: `BAR_SCHEMA`, valid, sorted, unique; empty when there are none.
 
         Raises `RateLimited` (also when our own budget is used up), `NotEntitled`, `InvalidSymbol`,
-        `ProviderDown` (also for a time-out or an open breaker), `Malformed` (also when every bar was
-        rejected), and `InputError` for an interval that the provider does not offer. An error on a later
-        page discards the pages before it.
+        `Unauthorized`, `Restricted`, `OutOfHorizon`, `ProviderDown` (also for a time-out or an open breaker),
+        `Malformed` (also when every bar was rejected), and `InputError` for an interval that the provider
+        does not offer. An error after a part was answered is told by `Interrupted`, which carries that part.
         """
         self._check(interval, start, end)
-        pages, cursor, offer = [], start, self._provider.capabilities
-        while cursor < end:
-            page = await self._page(symbol, interval, cursor, end)
-            pages.append(page.good)
-            if page.last is None or (offer.short_page_ends and page.answered < offer.page_bars):
-                break
-            if page.last + _CLOSEST.get(interval, timedelta(seconds=interval.seconds)) >= end:
-                break  # no bar has room after it, so no call is spent on it
-            cursor = page.last + timedelta(microseconds=1)
+        pages, cursor = [], start
+        try:
+            while cursor < end and (step := self._step(symbol, interval, cursor, end)) is not None:
+                page = await self._page(symbol, interval, step)
+                pages.append(page.good)
+                cursor = self._after(page, interval, step, end)
+        except ProviderError as error:
+            if cursor > start:
+                raise Interrupted(bars.concat(pages), cursor, error) from error
+            raise
         return bars.concat(pages)
+
+    async def fetch_many(
+        self,
+        symbols: Sequence[str],
+        interval: Interval,
+        start: datetime,
+        end: datetime,
+        within_s: float = 60.0,
+    ) -> Many:
+        """As `fetch`, of many symbols: in one call where the provider can, else a call a symbol.
+
+        What `fetch` would raise is told for each symbol. One that was not asked within `within_s` is
+        `RateLimited`. `InputError` for an interval that the provider does not offer.
+        """
+        self._check(interval, start, end)
+        if not isinstance(self._provider, ManyBars):
+            fetch = partial(self.fetch, interval=interval, start=start, end=end)
+            lanes = self._policy.concurrency
+            return await one_by_one(fetch, symbols, lanes=lanes, within_s=within_s, clock=self._clock)
+        some = portions(symbols, start, end, interval.seconds, self._provider.capabilities.page_bars)
+        answers = [await self._many(self._provider, each, interval, start, end) for each in some]
+        errors = {symbol: error for answer in answers for symbol, error in answer.errors.items()}
+        return Many(bars.concat(answer.table for answer in answers), errors)
+
+    async def quote(self, symbol: str) -> Quote:
+        """The last price; errors as those of `fetch`, `InputError` when the provider tells none."""
+        if not isinstance(self._provider, Quoting):
+            raise InputError(f"provider {self._provider.name} tells no prices")
+        return await self._errand("quote", partial(self._provider.quote, symbol), self._checked_quote)
+
+    async def actions(self, symbol: str, start: datetime, end: datetime) -> list[CorporateAction]:
+        """Splits and dividends with ex-dates from `start` to `end`; errors as those of `quote`."""
+        if not isinstance(self._provider, Acting):
+            raise InputError(f"provider {self._provider.name} tells no splits and dividends")
+        return await self._errand("actions", partial(self._provider.actions, symbol, start, end))
+
+    async def instruments(self) -> list[Instrument]:
+        """All instruments that the provider lists; errors as those of `quote`."""
+        if isinstance(self._provider, Listing):
+            return await self._errand("instruments", self._provider.list_instruments)
+        return self._provider.instruments()
+
+    async def learn_limits(self) -> None:
+        """Narrow the budget to the limits that the provider tells, if it does; errors as those of `quote`."""
+        if isinstance(self._provider, Limited):
+            self._told_limits = await self._errand("limits", self._provider.limits)
+            self._allowance.renew(self._windows())
+
+    def _windows(self) -> tuple[Window, ...]:
+        return narrowed(self._policy.budget, self._told_limits)
 
     async def refresh(self) -> None:
         """Learn what others, with whom the budget is shared, have left of it; for `stats`."""
@@ -113,28 +190,36 @@ class Gateway:
 
     def stats(self) -> ProviderStats:
         """The provider's state now."""
-        now_s = self._clock.monotonic_s()
+        told = self._condition
         return ProviderStats(
             provider=self._provider.name,
-            state=self._state(now_s),
-            health_score=self._health.score(now_s),
-            latency_p50_ms=self._health.latency_ms(0.50, now_s),
-            latency_p95_ms=self._health.latency_ms(0.95, now_s),
-            error_rate=self._health.error_rate(now_s),
+            state=told.state(self._provider.capabilities.intervals),
+            health_score=told.score(),
+            latency_p50_ms=told.latency_ms(0.50),
+            latency_p95_ms=told.latency_ms(0.95),
+            error_rate=told.error_rate(),
             budget_left=self._allowance.left(),
-            last_error=self._last_error[0] if self._last_error else None,
-            last_error_at=self._last_error[1] if self._last_error else None,
-            last_success_at=self._last_success_at,
-            outcomes={str(outcome): count for outcome, count in self._outcomes.items()},
+            last_error=told.last_error[0] if told.last_error else None,
+            last_error_at=told.last_error[1] if told.last_error else None,
+            last_success_at=told.last_success_at,
+            outcomes={str(outcome): count for outcome, count in told.outcomes.items()},
             rejected_bars=self._rejected,
+            set_aside=told.set_aside(),
         )
 
     async def standing(self) -> Standing:
         """What `router` chooses by."""
-        now_s, offer = self._clock.monotonic_s(), self._provider.capabilities
-        offer = replace(offer, intervals=offer.intervals - self._off(now_s))
-        price_s = seconds_per_call(self._policy.budget, offer.weight)
-        return Standing(self._provider.name, offer, price_s, self._state(now_s), self._health.score(now_s))
+        offer, off = self._provider.capabilities, self._condition.off()
+        kinds: dict[Errand, type] = {"quote": Quoting, "actions": Acting}
+        errands = frozenset(name for name, kind in kinds.items() if isinstance(self._provider, kind))
+        return Standing(
+            self._provider.name,
+            replace(offer, intervals=offer.intervals - off),
+            seconds_per_call(self._windows(), offer.weight),
+            self._condition.state(offer.intervals),
+            self._condition.score(),
+            errands - off,
+        )
 
     def _check(self, interval: Interval, start: datetime, end: datetime) -> None:
         offered = self._provider.capabilities.intervals
@@ -144,56 +229,127 @@ class Gateway:
         if end < start:
             raise InputError(f"the range ends at {end.isoformat()}, before its start {start.isoformat()}")
 
-    async def _page(self, symbol: str, interval: Interval, start: datetime, end: datetime) -> Page:
+    def _step(self, symbol: str, interval: Interval, start: datetime, end: datetime) -> Step | None:
+        """What the next answer spans."""
+        if isinstance(self._provider, Stepping):
+            return self._provider.step(symbol, interval, start, end)
+        return Step(start, end)
+
+    def _after(self, page: Page, interval: Interval, step: Step, end: datetime) -> datetime:
+        """Where the range goes on after `page`; `end` when nothing can follow."""
+        offer = self._provider.capabilities
+        if page.answered < offer.page_bars and isinstance(self._provider, Stepping):
+            return step.end
+        if page.last is None or (offer.short_page_ends and page.answered < offer.page_bars):
+            return end
+        told_until = min(end, self._clock.now() - timedelta(seconds=offer.grace_s))
+        if page.last + _CLOSEST.get(interval, timedelta(seconds=interval.seconds)) >= told_until:
+            return end  # no bar has room after it, so no call is spent on it
+        return page.last + timedelta(microseconds=1)
+
+    async def _page(self, symbol: str, interval: Interval, step: Step) -> Page:
+        call = partial(self._provider.bars, symbol, interval, step.start, step.end)
+
+        def check(answer: pa.Table) -> bars.Validated:
+            return self._checked(answer, symbol, interval)
+
+        checked = await self._ask(interval, call, check, self._provider.capabilities.weight, step.calls)
+        self._note_rejected(checked)
+        return page_of(checked, step.start, step.end)
+
+    def _note_rejected(self, checked: bars.Validated) -> None:
+        if checked.rejected.num_rows:
+            self._rejected += len(checked.rejected)
+            tell_rejected(self._provider.name, checked.rejected)
+
+    async def _many(
+        self, provider: ManyBars, symbols: Sequence[str], interval: Interval, start: datetime, end: datetime
+    ) -> Many:
+        refused: dict[str, Exception] = {}
+
+        async def call() -> pa.Table:
+            answer = await provider.many(symbols, interval, start, end)
+            refused.update(answer.errors)
+            return answer.table
+
+        def check(answer: pa.Table) -> bars.Validated:
+            return self._checked(answer, f"{len(symbols)} symbols", interval)
+
+        try:
+            checked = await self._ask(interval, call, check, self._provider.capabilities.weight)
+        except (ProviderError, InputError) as error:
+            return Many(bars.empty(), dict.fromkeys(symbols, error))
+        self._note_rejected(checked)
+        return Many(bars.between(checked.good, start, end), refused)
+
+    async def _errand(
+        self,
+        errand: Errand,
+        call: Callable[[], Awaitable[Answer]],
+        check: Callable[[Answer], Answer] = lambda answer: answer,
+    ) -> Answer:
+        offer = self._provider.capabilities
+        return await self._ask(errand, call, check, offer.weights.get(errand, offer.weight))
+
+    async def _ask(
+        self,
+        wanted: Interval | Errand,
+        call: Callable[[], Awaitable[Answer]],
+        check: Callable[[Answer], Checked],
+        weight: int,
+        calls: int = 1,
+    ) -> Checked:
+        """The checked answer to `call`, which is made only when budget, breaker and plan allow it."""
         async with self._slots:
-            await self._admit(interval)
+            await self._admit(wanted, weight, calls)
             began_s = self._clock.monotonic_s()
             try:
-                checked = await self._call(symbol, interval, start, end)
-            except ProviderError as error:
-                await self._failed(error, interval, began_s)
-            except InputError:
-                self._breaker.neutral()
-                raise
-            await self._answered(checked, began_s)
-            return page_of(checked, start, end)
+                checked = await self._call(call, check)
+            except (ProviderError, InputError) as error:
+                told = self._condition.failed(error, wanted, began_s)
+                if isinstance(error, RateLimited):
+                    wait_s = (error.retry_at - self._clock.now()).total_seconds()
+                    await self._allowance.close_for(wait_s)
+                if told is error:
+                    raise
+                raise told from None
+            empty = isinstance(checked, bars.Validated) and not checked.good.num_rows
+            self._condition.answered(began_s, empty=empty)
+            if isinstance(self._provider, Metered):
+                await self._allowance.correct(self._provider.usage())
+            return checked
 
-    async def _admit(self, interval: Interval) -> None:
+    async def _admit(self, wanted: Interval | Errand, weight: int, calls: int) -> None:
         """Pass, or raise why the provider must not be asked now."""
-        now_s, name = self._clock.monotonic_s(), self._provider.name
-        if now_s < self._not_entitled_until_s.get(interval, float("-inf")):
-            raise NotEntitled(f"the plan of provider {name} does not include {interval}")
-        if not self._breaker.allow(now_s):
-            retry_at = self._moment(self._breaker.retry_at_s(now_s))
-            raise ProviderDown(
-                f"provider {name} is down; the breaker stays open until {retry_at.isoformat()}"
-            )
+        deadline_s = self._clock.monotonic_s() + self._policy.patience_s
+        self._condition.admit(wanted)
         try:
-            await self._reserve(now_s + self._policy.patience_s)
+            for _ in range(calls):
+                await self._reserve(weight, deadline_s)
         except BaseException as error:
-            self._breaker.neutral()
-            if isinstance(error, RateLimited):
-                self._last_error = (redact(str(error)), self._clock.now())
+            self._condition.not_asked(error)
             raise
 
-    async def _reserve(self, deadline_s: float) -> None:
+    async def _reserve(self, weight: int, deadline_s: float) -> None:
         """Take the call out of the budget, after a short wait if need be; raises `RateLimited`."""
         async with self._turn:  # who came first goes first
-            while wait_s := await self._allowance.reserve(self._provider.capabilities.weight):
+            while wait_s := await self._allowance.reserve(weight):
                 retry_at_s = self._clock.monotonic_s() + wait_s
                 if retry_at_s > deadline_s:
-                    retry_at, name = self._moment(retry_at_s), self._provider.name
+                    retry_at, name = self._condition.moment(retry_at_s), self._provider.name
                     raise RateLimited(
                         f"the budget of provider {name} is used up until {retry_at.isoformat()}", retry_at
                     )
                 await self._sleep(wait_s)
 
-    async def _call(self, symbol: str, interval: Interval, start: datetime, end: datetime) -> bars.Validated:
+    async def _call(
+        self, call: Callable[[], Awaitable[Answer]], check: Callable[[Answer], Checked]
+    ) -> Checked:
         metrics.provider_selected_total.labels(self._provider.name).inc()
         try:
             async with asyncio.timeout(self._policy.timeout_s):
-                answer = await self._provider.bars(symbol, interval, start, end)
-            checked = bars.validate(answer, self._clock.now())
+                answer = await call()
+            return check(answer)
         except TimeoutError:
             raise ProviderDown(
                 f"provider {self._provider.name} did not answer within {self._policy.timeout_s:g} s"
@@ -206,6 +362,9 @@ class Gateway:
             raise Malformed(
                 f"the client of provider {self._provider.name} failed: {type(error).__name__}: {error}"
             ) from error
+
+    def _checked(self, answer: pa.Table, symbol: str, interval: Interval) -> bars.Validated:
+        checked = bars.validate(answer, self._clock.now())
         if checked.rejected.num_rows and not checked.good.num_rows:
             raise Malformed(
                 f"provider {self._provider.name}: no valid bar of {symbol} {interval} among "
@@ -213,51 +372,11 @@ class Gateway:
             )
         return checked
 
-    async def _answered(self, checked: bars.Validated, began_s: float) -> None:
-        now_s = self._clock.monotonic_s()
-        if checked.good.num_rows:
-            self._breaker.success()
-            self._health.record(good=True, latency_ms=(now_s - began_s) * 1_000, now_s=now_s)
-            self._last_success_at = self._clock.now()
-        else:
-            self._breaker.neutral()
-        if checked.rejected.num_rows:
-            self._rejected += len(checked.rejected)
-            tell_rejected(self._provider.name, checked.rejected)
-        self._count(Outcome.BARS if checked.good.num_rows else Outcome.NO_DATA, began_s, now_s)
-        if isinstance(self._provider, Metered):
-            await self._allowance.correct(self._provider.usage())
-
-    async def _failed(self, error: ProviderError, interval: Interval, began_s: float) -> NoReturn:
-        now_s, outcome = self._clock.monotonic_s(), Outcome.of(error)
-        self._last_error = (redact(str(error)), self._clock.now())
-        if outcome.is_failure:
-            self._breaker.failure(now_s)
-            self._health.record(good=False, latency_ms=(now_s - began_s) * 1_000, now_s=now_s)
-        else:
-            self._breaker.neutral()
-        if isinstance(error, RateLimited):
-            await self._allowance.close_for((error.retry_at - self._clock.now()).total_seconds())
-        if isinstance(error, NotEntitled):
-            self._not_entitled_until_s[interval] = now_s + self._policy.entitlement_retry_s
-        metrics.provider_errors_total.labels(self._provider.name, outcome).inc()
-        self._count(outcome, began_s, now_s)
-        raise error
-
-    def _count(self, outcome: Outcome, began_s: float, now_s: float) -> None:
-        self._outcomes[outcome] += 1
-        metrics.provider_request_ms.observe((now_s - began_s) * 1_000)
-        metrics.provider_health_score.labels(self._provider.name).set(self._health.score(now_s))
-
-    def _state(self, now_s: float) -> ProviderState:
-        if self._off(now_s) >= self._provider.capabilities.intervals:
-            return "NOT_ENTITLED"
-        return self._breaker.state(now_s).value
-
-    def _off(self, now_s: float) -> frozenset[Interval]:
-        """The intervals that the plan does not include."""
-        return frozenset(each for each, until_s in self._not_entitled_until_s.items() if now_s < until_s)
-
-    def _moment(self, at_s: float) -> datetime:
-        """The wall-clock time of a second of the monotonic clock."""
-        return self._clock.now() + timedelta(seconds=at_s - self._clock.monotonic_s())
+    def _checked_quote(self, quote: Quote) -> Quote:
+        latest = self._clock.now() + _CLOCKS_DIFFER
+        if not (isfinite(quote.price) and quote.price > 0 and quote.ts <= latest):
+            raise Malformed(
+                f"provider {self._provider.name}: {quote.price} at {quote.ts.isoformat()} is no price of "
+                f"{quote.symbol} of now"
+            )
+        return quote

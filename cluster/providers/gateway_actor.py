@@ -3,22 +3,27 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Mapping
+from collections.abc import Awaitable, Mapping, Sequence
 from datetime import datetime
 from typing import Any, TypeVar
 
 import pyarrow as pa
 import ray
 from ray.exceptions import RayError, RayTaskError
-from redis.asyncio import Redis
 
-from cluster.clock import SystemClock
+from cluster import logs
 from cluster.errors import FinSightError, NotRunning, ProviderDown
+from cluster.market.adjustments import CorporateAction
 from cluster.market.intervals import Interval
+from cluster.market.symbols import Instrument
 from cluster.providers import plans, registry
-from cluster.providers.gateway import Gateway, GatewayPolicy
-from cluster.providers.shared_budget import SharedBudget
+from cluster.providers.gateway import GatewayPolicy
+from cluster.providers.protocol import Many, Quote
+from cluster.providers.renewable import RenewableGateway
 from cluster.providers.stats import ProviderStats, Standing
+from cluster.redaction import redact
+
+log = logs.get(__name__)
 
 NAMESPACE = "finsight"
 
@@ -40,24 +45,65 @@ class GatewayActor:
         policy: GatewayPolicy,
         shared_budget_url: str | None = None,
     ) -> None:
-        clock, shared = SystemClock(), None
-        if shared_budget_url:
-            redis, scope = Redis.from_url(shared_budget_url), plans.scope(provider, options)
-            shared = SharedBudget(redis, scope, policy.budget, clock)
-        self._gateway = Gateway(registry.create(provider, options), clock, policy, shared)
+        self._gateway = RenewableGateway(provider, options, policy, shared_budget_url)
+        self._learning = asyncio.get_running_loop().create_task(self._learn_limits())
+
+    async def reload(
+        self, options: Mapping[str, object], policy: GatewayPolicy, shared_budget_url: str | None = None
+    ) -> None:
+        """See `RenewableGateway.renew`."""
+        if await self._gateway.renew(options, policy, shared_budget_url):
+            self._learning.cancel()  # what the old one learns is about limits that are replaced
+            self._learning = asyncio.get_running_loop().create_task(self._learn_limits())
+
+    async def _learn_limits(self) -> None:
+        try:
+            async with self._gateway.use() as gateway:
+                await gateway.learn_limits()
+        except FinSightError as error:  # the limits of the plan hold, and the answers correct them
+            log.warning("limits_not_told", reason=redact(str(error)))
+
+    async def drain(self, grace_s: float = 30.0) -> None:
+        """See `RenewableGateway.drain`."""
+        await self._gateway.drain(grace_s)
 
     async def fetch(self, symbol: str, interval: Interval, start: datetime, end: datetime) -> pa.Table:
         """See `Gateway.fetch`."""
-        return await self._gateway.fetch(symbol, interval, start, end)
+        async with self._gateway.use() as gateway:
+            return await gateway.fetch(symbol, interval, start, end)
+
+    async def fetch_many(
+        self, symbols: Sequence[str], interval: Interval, start: datetime, end: datetime, within_s: float
+    ) -> Many:
+        """See `Gateway.fetch_many`."""
+        async with self._gateway.use() as gateway:
+            return await gateway.fetch_many(symbols, interval, start, end, within_s)
+
+    async def quote(self, symbol: str) -> Quote:
+        """See `Gateway.quote`."""
+        async with self._gateway.use() as gateway:
+            return await gateway.quote(symbol)
+
+    async def actions(self, symbol: str, start: datetime, end: datetime) -> list[CorporateAction]:
+        """See `Gateway.actions`."""
+        async with self._gateway.use() as gateway:
+            return await gateway.actions(symbol, start, end)
+
+    async def instruments(self) -> list[Instrument]:
+        """See `Gateway.instruments`."""
+        async with self._gateway.use() as gateway:
+            return await gateway.instruments()
 
     async def stats(self) -> ProviderStats:
         """See `Gateway.stats`."""
-        await self._gateway.refresh()
-        return self._gateway.stats()
+        async with self._gateway.use() as gateway:
+            await gateway.refresh()
+            return gateway.stats()
 
     async def standing(self) -> Standing:
         """See `Gateway.standing`."""
-        return await self._gateway.standing()
+        async with self._gateway.use() as gateway:
+            return await gateway.standing()
 
 
 def start(
@@ -118,6 +164,33 @@ class RemoteGateway:
         """See `Gateway.fetch`; `ProviderDown` also when the actor does not answer within `timeout_s`."""
         return await self._ask(self._handle.fetch.remote(symbol, interval, start, end))
 
+    async def fetch_many(
+        self,
+        symbols: Sequence[str],
+        interval: Interval,
+        start: datetime,
+        end: datetime,
+        within_s: float = 60.0,
+    ) -> Many:
+        """See `Gateway.fetch_many`; errors as those of `fetch`, `ProviderDown` `within_s` later."""
+        answer = self._handle.fetch_many.remote(symbols, interval, start, end, within_s)
+        return await self._ask(answer, self._timeout_s + within_s)
+
+    async def quote(self, symbol: str) -> Quote:
+        """See `Gateway.quote`; errors as those of `fetch`."""
+        quote: Quote = await self._ask(self._handle.quote.remote(symbol))
+        return quote
+
+    async def actions(self, symbol: str, start: datetime, end: datetime) -> list[CorporateAction]:
+        """See `Gateway.actions`; errors as those of `fetch`."""
+        told: list[CorporateAction] = await self._ask(self._handle.actions.remote(symbol, start, end))
+        return told
+
+    async def instruments(self) -> list[Instrument]:
+        """See `Gateway.instruments`; errors as those of `fetch`."""
+        listed: list[Instrument] = await self._ask(self._handle.instruments.remote())
+        return listed
+
     async def stats(self) -> ProviderStats:
         """See `Gateway.stats`; errors as those of `fetch`."""
         stats: ProviderStats = await self._ask(self._handle.stats.remote())
@@ -128,12 +201,13 @@ class RemoteGateway:
         standing: Standing = await self._ask(self._handle.standing.remote())
         return standing
 
-    async def _ask(self, answer: Awaitable[Answer]) -> Answer:
+    async def _ask(self, answer: Awaitable[Answer], timeout_s: float | None = None) -> Answer:
+        timeout_s = timeout_s or self._timeout_s
         try:
-            return await asyncio.wait_for(answer, self._timeout_s)
+            return await asyncio.wait_for(answer, timeout_s)
         except TimeoutError:
             raise ProviderDown(
-                f"the gateway of provider {self.provider} did not answer within {self._timeout_s:g} s"
+                f"the gateway of provider {self.provider} did not answer within {timeout_s:g} s"
             ) from None
         except RayTaskError as error:
             if isinstance(error.cause, FinSightError):

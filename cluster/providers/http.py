@@ -17,7 +17,7 @@ from urllib.parse import quote, quote_plus
 import httpx
 
 from cluster.clock import SystemClock
-from cluster.errors import ConfigError, InputError, Malformed, ProviderDown, RateLimited
+from cluster.errors import ConfigError, InputError, Malformed, ProviderDown, RateLimited, Restricted
 from cluster.redaction import redact
 
 CONNECT_TIMEOUT_S = 5.0
@@ -109,8 +109,8 @@ class Http:
 
         Raises `ProviderDown` for a time-out (of the whole exchange), a connection that cannot be made or is
         reset, 5xx and redirects; `Throttled`, a `RateLimited`, for 429 and 418, until `Retry-After`,
-        `X-RateLimit-Reset` or else a default; `Malformed` for a body that is too large, truncated or not
-        packed as its header says; `InputError` for a path that no URL can have.
+        `X-RateLimit-Reset` or else a default; `Restricted` for 451; `Malformed` for a body that is too large,
+        truncated or not packed as its header says; `InputError` for a path that no URL can have.
         """
         url = self._url(path, params or {})
         try:
@@ -160,6 +160,8 @@ class Http:
             error = Throttled(f"{self._said(path)} {answer.status}: {answer.excerpt()}", retry_at(answer))
             error.answer = answer
             raise error
+        if answer.status == 451:
+            raise Restricted(f"{self._said(path)} 451: {answer.excerpt()} (it does not serve this location)")
         if answer.status >= 500:
             raise ProviderDown(f"{self._said(path)} {answer.status}: {answer.excerpt()}")
         if 300 <= answer.status < 400:

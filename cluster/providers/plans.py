@@ -13,8 +13,8 @@ from cluster.errors import ConfigError
 from cluster.providers.budget import Window, checked
 from cluster.providers.gateway import GatewayPolicy
 
-OPTIONS = frozenset({"budget"})
-"""Options of a provider that are its gateway's and not its client's."""
+OPTIONS = frozenset({"budget", "max_jobs"})
+"""Options of a provider that its client does not take: the gateway's, and the most backfill jobs at once."""
 
 
 @dataclass(frozen=True, slots=True)

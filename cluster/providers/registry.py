@@ -28,9 +28,16 @@ def _synthetic(
     revisions: tuple[Revision, ...] = (),
     outages: tuple[Outage, ...] = (),
     latency_s: float = 0.0,
+    running_bar: bool = False,
 ) -> BarProvider:
     return SyntheticProvider(
-        seed=seed, symbols=symbols, holes=holes, revisions=revisions, outages=outages, latency_s=latency_s
+        seed=seed,
+        symbols=symbols,
+        holes=holes,
+        revisions=revisions,
+        outages=outages,
+        latency_s=latency_s,
+        running_bar=running_bar,
     )
 
 

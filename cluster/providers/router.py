@@ -14,7 +14,16 @@ import structlog
 
 from cluster import metrics
 from cluster.clock import Clock
-from cluster.errors import InputError, InvalidSymbol, NotEntitled, ProviderDown, ProviderError, RateLimited
+from cluster.errors import (
+    InputError,
+    Interrupted,
+    InvalidSymbol,
+    NotEntitled,
+    OutOfHorizon,
+    ProviderDown,
+    ProviderError,
+    RateLimited,
+)
 from cluster.market.intervals import Interval
 from cluster.market.symbols import AssetType
 from cluster.providers.protocol import BarSource
@@ -111,6 +120,8 @@ class Router:
         self._fresh_s, self._timeout_s = fresh_s, timeout_s
         self._told: Mapping[str, Standing | ProviderDown] = {}
         self._told_s = float("-inf")
+        self._asking = asyncio.Lock()
+        self._silent: set[str] = set()
 
     async def fetch(
         self, want: Want, ask: Callable[[BarSource], Awaitable[pa.Table]]
@@ -121,10 +132,11 @@ class Router:
         """
         # A provider that is no more configured cannot go on for ever.
         rule = self._rule if want.began_with in self._sources else "announce"
-        told = await self._standings()
+        told = await self.standings()
         errors: list[Exception] = [one for one in told.values() if isinstance(one, ProviderDown)]
         standings = [one for one in told.values() if isinstance(one, Standing)]
         empty: tuple[str, pa.Table] | None = None
+        part: Interrupted | None = None
         for one in ranked(want, standings, self._clock.now(), rule):
             if not worth_asking(one, want, errors, self._clock.now()):
                 continue
@@ -132,44 +144,65 @@ class Router:
                 continue
             try:
                 table = await ask(self._sources[one.provider])
+            except Interrupted as error:
+                if error.bars.num_rows:  # what it gave is kept; who gives the rest is another choice
+                    announce(want, one.provider)
+                    raise
+                part = part or error  # its word alone does not prove that there are none
+                errors.append(error.cause)
+                continue
             except (ProviderError, InputError) as error:
                 errors.append(error)
                 continue
             if table.num_rows:
-                self._announce(want, one.provider)
+                announce(want, one.provider)
                 return one.provider, table
             empty = empty or (one.provider, table)
         if empty is None:
+            if part is not None:
+                raise part
             raise hopeful(want, errors, self._clock.now())
         return empty
 
-    async def _standings(self) -> Mapping[str, Standing | ProviderDown]:
-        now_s = self._clock.monotonic_s()
-        if now_s >= self._told_s + self._fresh_s:
-            told = await asyncio.gather(*(self._standing(name) for name in self._sources))
-            self._told, self._told_s = dict(zip(self._sources, told, strict=True)), now_s
-        return self._told
+    async def standings(self) -> Mapping[str, Standing | ProviderDown]:
+        """How every provider stands, or why that cannot be told; not older than `fresh_s`.
+
+        One that does not answer holds everybody up once, and from then on for a tenth of that time.
+        """
+        async with self._asking:
+            if self._clock.monotonic_s() >= self._told_s + self._fresh_s:
+                told = await asyncio.gather(*(self._standing(name) for name in self._sources))
+                self._told = dict(zip(self._sources, told, strict=True))
+                self._told_s = (
+                    self._clock.monotonic_s()
+                )  # else what took longer than `fresh_s` is never fresh
+            return self._told
 
     async def _standing(self, name: str) -> Standing | ProviderDown:
         try:
-            async with asyncio.timeout(self._timeout_s):
-                return await self._sources[name].standing()
+            async with asyncio.timeout(self._timeout_s / (10 if name in self._silent else 1)):
+                standing = await self._sources[name].standing()
+            self._silent.discard(name)
+            return standing
         except TimeoutError:
+            self._silent.add(name)
             return ProviderDown(f"the gateway of provider {name} does not answer")
         except ProviderDown as error:
             return error
 
-    def _announce(self, want: Want, provider: str) -> None:
-        before = want.began_with
-        if before is not None and before != provider:
-            metrics.source_changes_total.labels(before, provider).inc()
-            _log.warning(
-                "source_changed", symbol=want.symbol, interval=str(want.interval),
-                start=want.start.isoformat(), before=before, after=provider,
-            )  # fmt: skip
+
+def announce(want: Want, provider: str) -> None:
+    """Count and log that `provider` goes on with a session that another began."""
+    before = want.began_with
+    if before is not None and before != provider:
+        metrics.source_changes_total.labels(before, provider).inc()
+        _log.warning(
+            "source_changed", symbol=want.symbol, interval=str(want.interval),
+            start=want.start.isoformat(), before=before, after=provider,
+        )  # fmt: skip
 
 
-_REFUSALS = NotEntitled | InvalidSymbol | InputError
+_REFUSALS = NotEntitled | InvalidSymbol | OutOfHorizon | InputError
 
 
 def _can(one: Standing, want: Want, now: datetime) -> bool:
@@ -191,10 +224,11 @@ def _reach(one: Standing, want: Want, now: datetime) -> datetime | None:
     return max(ends, default=None)
 
 
-def _rank(one: Standing, want: Want, now: datetime) -> tuple[bool, bool, bool, int, float]:
+def _rank(one: Standing, want: Want, now: datetime) -> tuple[bool, bool, bool, bool, float]:
     reach, until = _reach(one, want, now), one.offer.until
     partly = (reach is not None and want.start < reach) or (until is not None and want.end > until)
-    ailing = 2 if one.state == "HALF_OPEN" else int(one.health_score < WELL)
+    # Half-open is not ailing: one call at a time finds out, and the others go on to the next at once.
+    ailing = one.health_score < WELL
     return partly, one.state == "OPEN", one.provider != want.began_with, ailing, price_s(one, want)
 
 

@@ -45,6 +45,7 @@ class SampleProvider:
         page_bars=10_000,
         earliest=_FIRST,
         until=_AFTER,
+        grace_s=0.0,
     )
 
     async def bars(self, symbol: str, interval: Interval, start: datetime, end: datetime) -> pa.Table:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from importlib import resources
 from typing import Any
+from uuid import uuid4
 
 import structlog
 from redis.asyncio import Redis
@@ -38,9 +39,9 @@ class SharedBudget:
 
     Exact: every decision is one atomic script, in which all windows must have room. All must use windows of
     the same lengths. While Redis is out of reach it fails closed: nobody knows what the others use, a ban
-    lasts up to days, and jobs that wait lose nothing. A Redis that forgot (flushed, restored) begins anew:
-    the fleet may then go over the limit once, within one window; the provider's own count and its
-    `Retry-After` put that right, for all at once.
+    lasts up to days, and jobs that wait lose nothing. A Redis that forgot (flushed, started empty) is
+    told by every gateway what it last heard to be used, which then counts as if it were of that moment: for a
+    window less may be granted, and more only by what no gateway that is left had heard of.
     """
 
     def __init__(
@@ -53,13 +54,21 @@ class SharedBudget:
         timeout_s: float = 2.0,
         retry_s: float = 5.0,
     ) -> None:
-        self._scope, self._windows, self._clock = scope, checked(windows), clock
+        self._scope, self._clock = scope, clock
         self._timeout_s, self._retry_s = timeout_s, retry_s
-        key = f"finsight:budget:{{{scope}}}"  # the braces keep all keys in one slot of a Redis cluster
-        self._keys = [f"{key}:closed", *(f"{key}:{_us(window)}" for window in self._windows)]
         self._script = redis.register_script(_SCRIPT)
-        self._left = tuple(window.limit for window in self._windows)
+        self._name: bytes | str = ""
+        self.renew(windows)
         self._closed_until_s = float("-inf")
+
+    def renew(self, windows: tuple[Window, ...]) -> None:
+        """See `Allowance.renew`."""
+        key = f"finsight:budget:{{{self._scope}}}"  # the braces keep all keys in one slot of a Redis cluster
+        self._windows = checked(windows)
+        self._keys = [f"{key}:closed", *(f"{key}:{_us(window)}" for window in self._windows)]
+        self._keys.append(f"{key}:name")
+        self._left = self._heard = tuple(window.limit for window in self._windows)
+        self._heard_s = float("-inf")
 
     async def reserve(self, weight: int) -> float:
         """See `Allowance.reserve`."""
@@ -98,16 +107,28 @@ class SharedBudget:
         self, *, weight: int = 0, close_us: int = 0, usage: Mapping[str, int] | None = None
     ) -> Reply:
         """One atomic step; `RateLimited` when Redis is out of reach."""
-        numbers: list[Any] = [weight, close_us]
-        for window in self._windows:
-            numbers += [window.limit, _us(window), used_of(window, usage or {})]
+        windows, keys = self._windows, self._keys
+        numbers: list[Any] = [weight, close_us, self._name, uuid4().hex]
+        for window, remembered in zip(windows, self._remembered(), strict=True):
+            numbers += [window.limit, _us(window), used_of(window, usage or {}), remembered]
         try:
             async with asyncio.timeout(self._timeout_s):
-                taken, now_us, wait_us, *left = await self._script(keys=self._keys, args=numbers)
+                taken, now_us, wait_us, name, *left = await self._script(keys=keys, args=numbers)
         except (RedisError, OSError, TimeoutError) as error:
             raise self._out_of_reach(error) from None
-        self._left = tuple(left)
-        return Reply(bool(taken), now_us, wait_us, self._left)
+        self._name = name
+        if windows is self._windows:  # else it is about windows that were replaced meanwhile
+            self._left = self._heard = tuple(left)
+            self._heard_s = self._clock.monotonic_s()
+        return Reply(bool(taken), now_us, wait_us, tuple(left))
+
+    def _remembered(self) -> list[int]:
+        """What was used of every window when this gateway last heard of it; 0 when that is too long ago."""
+        age_s = self._clock.monotonic_s() - self._heard_s
+        return [
+            window.limit - left if age_s < window.seconds else 0
+            for window, left in zip(self._windows, self._heard, strict=True)
+        ]
 
     async def _tell(self, *, close_us: int = 0, usage: Mapping[str, int] | None = None) -> None:
         try:

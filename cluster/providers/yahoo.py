@@ -11,21 +11,32 @@ import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from zoneinfo import ZoneInfo
 
 import pyarrow as pa
 import structlog
 
 from cluster.clock import SystemClock
-from cluster.errors import InputError, Malformed, NotEntitled, ProviderDown, RateLimited
+from cluster.errors import (
+    InputError,
+    Malformed,
+    OutOfHorizon,
+    ProviderDown,
+    ProviderError,
+    RateLimited,
+    Restricted,
+    Unauthorized,
+)
 from cluster.market import bars
 from cluster.market.adjustments import CorporateAction
 from cluster.market.intervals import Interval
 from cluster.market.symbols import Instrument, parse_symbol
 from cluster.providers.exchange_time import first_open
 from cluster.providers.http import Answer, Http
-from cluster.providers.protocol import Capabilities, Quote
+from cluster.providers.protocol import Capabilities, Quote, Step
+from cluster.providers.symbology import spelled_by_yahoo
 from cluster.providers.yahoo_bars import half_hours, raw_actions, raw_bars
-from cluster.providers.yahoo_wire import GRANULARITY, NAME, Chart, parse_chart, spelled
+from cluster.providers.yahoo_wire import GRANULARITY, NAME, Chart, parse_chart
 
 BASE_URL = "https://query1.finance.yahoo.com"
 PAGE_BARS = 10_080
@@ -42,10 +53,15 @@ DEPTH = {
 COOL_DOWN = (timedelta(minutes=1), timedelta(hours=1))
 """First and longest time away after 429 or 403; it doubles with every one in a row."""
 
+_LAST_COOL_DOWN = 2
+"""After so many 403 in a row, the next one is taken for final."""
+
 _EARLIEST = datetime(1990, 1, 1, tzinfo=UTC)
 _DAY = timedelta(days=1)
 _SPLITS_KEPT = timedelta(hours=1)
 _AGREES_AFTER = timedelta(minutes=5)
+_UNIT_HOLDS = timedelta(days=1)
+"""Another unit of currency that has been told for so long, and no other, is the unit now."""
 
 _log = structlog.get_logger(__name__)
 
@@ -103,8 +119,12 @@ class YahooProvider:
             NAME, base_url, headers=headers, secrets=(api_key,), now=self._now, timeout_s=timeout_s
         )
         self._throttled = 0
+        self._forbidden = 0
         self._calendars: dict[str, str] = {}
+        self._zones: dict[str, ZoneInfo] = {}
+        self._unsplittable: set[str] = set()
         self._currencies: dict[str, str] = {}
+        self._doubted: dict[str, tuple[str, datetime]] = {}
         self._splits: dict[str, _Splits] = {}
         self._seen: dict[str, _Seen] = {}
 
@@ -112,25 +132,31 @@ class YahooProvider:
         """The bars of [start, end) in its first window that has any: a week of `1m`, 27 years of `1d`.
 
         A call for each window until then, and one more an hour for the splits since an older window. What
-        lies beyond `DEPTH` is never asked for; a range that lies there as a whole is an `InputError`.
+        lies beyond `DEPTH` is never asked for; a range that lies there as a whole is `OutOfHorizon`.
+        """
+        while (step := self.step(symbol, interval, start, end)) is not None:
+            table = await self._page(symbol, interval, step.start, step.end)
+            if table.num_rows:
+                return table
+            start = step.end
+        return bars.empty()
+
+    def step(self, symbol: str, interval: Interval, start: datetime, end: datetime) -> Step | None:
+        """The first window of [start, end), from where a bar can open when the exchange is known.
+
+        It takes two calls where the splits since then have to be asked for, too.
         """
         if interval not in self.capabilities.intervals:
             raise InputError(f"provider {NAME} has no {interval} bars")
         cursor, end = self._kept(symbol, interval, start, end)
-        while cursor < end:
-            if symbol in self._calendars:
-                found = first_open(self._calendars[symbol], interval, cursor, end)
-                if found is None:
-                    break
-                cursor = found
-            until = min(
-                end, cursor + PAGE_BARS * timedelta(seconds=interval.seconds), cursor + _window(interval)
-            )
-            table = await self._page(symbol, interval, cursor, until)
-            if table.num_rows:
-                return table
-            cursor = until
-        return bars.empty()
+        if cursor < end and symbol in self._calendars:
+            cursor = first_open(self._calendars[symbol], interval, cursor, end) or end
+        if cursor >= end:
+            return None
+        longest = min(PAGE_BARS * timedelta(seconds=interval.seconds), _window(interval))
+        end = min(end, cursor + longest)
+        whole = symbol in self._unsplittable or end + _margin(interval) >= self._now()
+        return Step(cursor, end, 1 if whole or self._known_splits(symbol, cursor) else 2)
 
     async def actions(self, symbol: str, start: datetime, end: datetime) -> list[CorporateAction]:
         """Splits, and dividends as they were paid, with ex-dates from `start` to `end`; one call.
@@ -152,7 +178,7 @@ class YahooProvider:
         chart = await self._chart(symbol, Interval.D1, "1d", now - 7 * _DAY, now)
         if chart is None or not chart.told_at_s or not chart.price > 0:
             raise Malformed(f"yahoo told no price of {symbol}")
-        return Quote(symbol, chart.price, datetime.fromtimestamp(chart.told_at_s, UTC), NAME)
+        return Quote(symbol, chart.price, datetime.fromtimestamp(chart.told_at_s, UTC), NAME, chart.currency)
 
     def instruments(self) -> list[Instrument]:
         """None: Yahoo has no list."""
@@ -170,15 +196,16 @@ class YahooProvider:
         depth = DEPTH.get(interval)
         earliest = _EARLIEST if depth is None else now - depth
         if depth is not None and start < end <= earliest:
-            raise InputError(
+            raise OutOfHorizon(
                 f"yahoo keeps {interval} bars of {depth.days} days; those of {symbol} before "
-                f"{earliest.isoformat()} are gone"
+                f"{earliest.isoformat()} are gone",
+                earliest,
             )
         return max(start, earliest), min(end, now)
 
     async def _page(self, symbol: str, interval: Interval, start: datetime, end: datetime) -> pa.Table:
         asked = Interval.M15 if interval is Interval.M30 else interval
-        margin = _DAY if interval.is_daily else timedelta(seconds=interval.seconds)
+        margin = _margin(interval)
         chart = await self._chart(symbol, asked, GRANULARITY[asked], start - margin, end + margin)
         if chart is None:
             return bars.empty()
@@ -196,12 +223,19 @@ class YahooProvider:
         now = self._now()
         if not chart.can_split or end >= now:
             return chart.splits
-        kept = self._splits.get(chart.symbol)
-        if kept is None or kept.since > start or now - kept.read_at > _SPLITS_KEPT:
+        kept = self._known_splits(chart.symbol, start)
+        if kept is None:
             events = await self._events(chart.symbol, start)
-            kept = _Splits(events.splits if events else [], start, now)
-            self._splits[chart.symbol] = kept
+            kept = self._splits[chart.symbol] = _Splits(events.splits if events else [], start, now)
         return kept.splits
+
+    def _known_splits(self, symbol: str, since: datetime) -> _Splits | None:
+        kept, now = self._splits.get(symbol), self._now()
+        if kept is None or kept.since > since or now - kept.read_at > _SPLITS_KEPT:
+            return None
+        # With a new day a new split may divide what is answered.
+        zone = self._zones[symbol]
+        return kept if kept.read_at.astimezone(zone).date() == now.astimezone(zone).date() else None
 
     async def _events(self, symbol: str, start: datetime) -> Chart | None:
         """A chart of few rows with all actions since `start`."""
@@ -217,10 +251,12 @@ class YahooProvider:
             "includePrePost": "false",
             "events": "div,splits",
         }
-        answer = await self._get(f"/v8/finance/chart/{spelled(parse_symbol(symbol))}", params)
+        answer = await self._get(f"/v8/finance/chart/{spelled_by_yahoo(parse_symbol(symbol))}", params)
         chart = await asyncio.to_thread(lambda: parse_chart(answer.json(), symbol, interval))
         if chart is not None:
-            self._calendars[symbol] = chart.calendar
+            self._calendars[symbol], self._zones[symbol] = chart.calendar, chart.zone
+            if not chart.can_split:
+                self._unsplittable.add(symbol)
             self._require_currency(chart)
         return chart
 
@@ -229,14 +265,22 @@ class YahooProvider:
             answer = await self._http.get(path, params)
         except RateLimited as error:
             raise self._cooling(str(error), error.retry_at) from None
+        self._forbidden = self._forbidden + 1 if answer.status == 403 else 0
         if answer.status == 403 or b"Too Many Requests" in answer.body[:200]:
-            raise self._cooling(f"yahoo answered {answer.status}: {answer.excerpt()}", self._now())
+            raise self._shut_out(answer)
         if answer.status == 401:
-            raise NotEntitled(f"yahoo wants a session or a key: {answer.excerpt()}")
+            raise Unauthorized(f"yahoo wants a session or a key: {answer.excerpt()}")
         if answer.body.lstrip()[:1] == b"<":
             raise ProviderDown(f"yahoo answered a page of HTML, not bars: {answer.excerpt()}")
         self._throttled = 0
         return answer
+
+    def _shut_out(self, answer: Answer) -> ProviderError:
+        """One 403 may only mean too many requests; when cooling down does not help, it is meant."""
+        told = f"yahoo answered {answer.status}: {answer.excerpt()}"
+        if self._forbidden > _LAST_COOL_DOWN:
+            return Restricted(f"{told}, {self._forbidden} times in a row")
+        return self._cooling(told, self._now())
 
     def _cooling(self, told: str, retry_at: datetime) -> RateLimited:
         """Away for longer each time in a row, and never at the same moment as others."""
@@ -246,8 +290,13 @@ class YahooProvider:
         return RateLimited(told, max(retry_at, self._now() + wait))
 
     def _require_currency(self, chart: Chart) -> None:
-        known = self._currencies.setdefault(chart.symbol, chart.currency)
-        if known != chart.currency:
+        known, now = self._currencies.setdefault(chart.symbol, chart.currency), self._now()
+        other, since = self._doubted.get(chart.symbol, ("", now))
+        if known == chart.currency or (other == chart.currency and now - since >= _UNIT_HOLDS):
+            self._currencies[chart.symbol] = chart.currency
+            self._doubted.pop(chart.symbol, None)
+        else:
+            self._doubted[chart.symbol] = chart.currency, since if other == chart.currency else now
             raise Malformed(f"yahoo told {chart.symbol} in {known} before and in {chart.currency} now")
 
     def _agreed(self, symbol: str, table: pa.Table) -> pa.Table:
@@ -264,6 +313,11 @@ class YahooProvider:
         final[places[-1]] = now - seen.read_at >= _AGREES_AFTER
         place = table.schema.get_field_index("is_final")
         return table.set_column(place, table.schema.field(place), pa.array(final))
+
+
+def _margin(interval: Interval) -> timedelta:
+    """How much more than the range is asked for on both of its sides."""
+    return _DAY if interval.is_daily else timedelta(seconds=interval.seconds)
 
 
 def _window(interval: Interval) -> timedelta:

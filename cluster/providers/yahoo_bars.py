@@ -1,7 +1,7 @@
-"""From Yahoo's rows to raw bars: sessions and slots, splits undone, float32 noise off, errors found; pure.
+"""From Yahoo's rows to raw bars: sessions and slots, splits undone, float32 noise off, errors found.
 
 Yahoo divides its whole history by each new split. Here that is undone with the splits it tells, so that a bar
-says what was traded and does not change with the next split.
+says what was traded and does not change with the next split. Pure but for a line in the log.
 """
 
 from __future__ import annotations
@@ -14,26 +14,26 @@ from statistics import median
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+import structlog
 
 from cluster.errors import Malformed
 from cluster.market import bars, calendars
-from cluster.market.adjustments import CorporateAction
+from cluster.market.adjustments import CorporateAction, shortest, split_ratios
 from cluster.market.bars import PRICES, Flags, Floats
 from cluster.market.calendars import ALWAYS_OPEN
 from cluster.market.instants import Instants, to_instant, to_moment
 from cluster.market.intervals import Interval
-from cluster.providers.exchange_time import Placed, place_daily, place_intraday
+from cluster.providers.exchange_time import SETTLE, Placed, place_daily, place_intraday
 from cluster.providers.yahoo_wire import NAME, Chart, local_date
 
-GRACE = timedelta(seconds=60)
-"""So long after its close a bar may still change."""
+_log = structlog.get_logger(__name__)
 
-_MOST_DECIMALS = 12
-_HUNDREDFOLD = (89.0, 111.0)
 _SPLIT_LIKE = np.array([3, 4, 5, 6, 7, 8, 10, 15, 20, 25, 30, 50], dtype=np.float64)
 _LATE_SPLIT = timedelta(days=14)
 """A split may be told so many days late."""
 _ROWS_TO_JUDGE_STEPS = 8
+_AROUND = 6
+"""Dividends before and after one that it is compared with."""
 
 Places = npt.NDArray[np.intp]
 
@@ -41,8 +41,9 @@ Places = npt.NDArray[np.intp]
 def raw_bars(chart: Chart, interval: Interval, splits: Sequence[CorporateAction], now: datetime) -> pa.Table:
     """The bars of `chart` as they were traded, `BAR_SCHEMA`; `splits` are all from its first bar until now.
 
-    Rows with a missing price and rows outside of the sessions are no bars. Raises `Malformed` for rows of
-    another interval, and for prices that a split or a unit 100 times off must have got wrong.
+    Rows with a missing price and rows outside of the sessions are no bars; nor are, and that is logged, the
+    few in another unit of currency. Raises `Malformed` for rows of another interval, for many in another
+    unit, and for prices that a split must have got wrong.
     """
     complete = np.flatnonzero(~np.isnan(np.array([chart.columns[name] for name in PRICES])).any(axis=0))
     if not len(complete):
@@ -52,15 +53,21 @@ def raw_bars(chart: Chart, interval: Interval, splits: Sequence[CorporateAction]
         return bars.empty()
     values = _merged(chart, rows, placed)
     _check_steps(placed, chart, interval)
-    days = _session_dates(chart, placed.opens)
+    good = _of_one_unit(chart, values)
+    if not good.all():
+        _log.warning("bars_rejected", provider=NAME, symbol=chart.symbol, count=int((~good).sum()),
+                     first=str(placed.opens[~good][0]), first_reason="another unit of currency")  # fmt: skip
+    opens, closes = placed.opens[good], placed.closes[good]
+    values = {name: column[good] for name, column in values.items()}
+    days = _session_dates(chart, opens)
     effective = [split for split in splits if split.ex_date <= now.astimezone(chart.zone).date()]
-    _check_prices(chart, values, days, effective, now)
+    _check_splits(chart, values["close"], days, effective, now)
     ratio = split_ratios(days, effective)
     open_, high, low, close = (_raw(values[name], ratio) for name in PRICES)
     volume = np.where(ratio == 1, values["volume"], np.round(values["volume"] / ratio))
-    final = placed.closes + np.timedelta64(GRACE) <= to_instant(now)
+    final = closes + np.timedelta64(SETTLE) <= to_instant(now)
     return bars.from_columns(
-        chart.symbol, interval, placed.opens, open_, high, low, close, volume, source=NAME, is_final=final
+        chart.symbol, interval, opens, open_, high, low, close, volume, source=NAME, is_final=final
     )
 
 
@@ -69,9 +76,9 @@ def raw_actions(
 ) -> tuple[list[CorporateAction], list[CorporateAction]]:
     """The actions with dividends as they were paid, and those that are not believed.
 
-    A dividend some hundred times larger or smaller than the middle one is in the wrong unit of currency.
+    A dividend some hundred times larger or smaller than those around it is in the wrong unit of currency.
     """
-    amounts = [action.value for action in told if action.kind == "dividend"]
+    usual = _usual_dividends(told)
     good: list[CorporateAction] = []
     doubtful: list[CorporateAction] = []
     for action in told:
@@ -79,20 +86,17 @@ def raw_actions(
             good.append(action)
             continue
         ratio = split_ratios(np.array([action.ex_date], dtype="datetime64[D]"), splits)
-        value = _shortest(action.value * ratio, np.where(ratio == 1, 0.0, ratio * 5e-7))
+        value = shortest(action.value * ratio, np.where(ratio == 1, 0.0, ratio * 5e-7))
         paid = replace(action, value=float(value[0]))
-        (doubtful if _hundredfold(action.value / median(amounts)) else good).append(paid)
+        (doubtful if bars.hundredfold(np.log(action.value / usual[action])) else good).append(paid)
     return good, doubtful
 
 
-def split_ratios(days: npt.NDArray[np.datetime64], splits: Sequence[CorporateAction]) -> Floats:
-    """For each session date the product of all splits after it."""
-    ordered = sorted(splits, key=lambda split: split.ex_date)
-    dates = np.array([split.ex_date for split in ordered], dtype="datetime64[D]")
-    ratios = np.array([split.value for split in ordered], dtype=np.float64)
-    products = np.append(np.cumprod(ratios[::-1])[::-1], 1.0)
-    found: Floats = products[np.searchsorted(dates, days, side="right")]
-    return found
+def _usual_dividends(told: Sequence[CorporateAction]) -> dict[CorporateAction, float]:
+    """For each dividend the middle one of those around it: over decades they grow a hundredfold, too."""
+    paid = sorted((action for action in told if action.kind == "dividend"), key=lambda each: each.ex_date)
+    around = (paid[max(0, at - _AROUND) : at + _AROUND + 1] for at in range(len(paid)))
+    return {action: median(each.value for each in near) for action, near in zip(paid, around, strict=True)}
 
 
 def half_hours(quarters: pa.Table, calendar: str) -> pa.Table:
@@ -182,19 +186,7 @@ def _raw(adjusted: Floats, ratio: Floats) -> Floats:
     """Prices before their division by `ratio`, as the shortest decimals that a float32 can stand for."""
     narrow = adjusted.astype(np.float32)
     half_step = np.where(narrow.astype(np.float64) == adjusted, np.spacing(np.abs(narrow)) / 2, 0.0)
-    return _shortest(adjusted * ratio, half_step * ratio)
-
-
-def _shortest(values: Floats, tolerance: Floats) -> Floats:
-    """The decimals with the fewest places within `tolerance` of `values`."""
-    found, open_ = values.copy(), tolerance > 0
-    for places in range(_MOST_DECIMALS + 1):
-        rounded = np.round(values, places)
-        fits = open_ & (np.abs(rounded - values) <= tolerance) & (rounded > 0)
-        found[fits], open_ = rounded[fits], open_ & ~fits
-        if not open_.any():
-            break
-    return found
+    return shortest(adjusted * ratio, half_step * ratio)
 
 
 def _check_steps(placed: Placed, chart: Chart, interval: Interval) -> None:
@@ -212,27 +204,41 @@ def _check_steps(placed: Placed, chart: Chart, interval: Interval) -> None:
         )
 
 
-def _check_prices(
+def _of_one_unit(chart: Chart, values: dict[str, Floats]) -> Flags:
+    """Which bars are in the unit of most of them: pence among pounds go 100-fold, and no trade does.
+
+    Raises `Malformed` when so many are not that nobody can say which of them are right.
+    """
+    close = values["close"]
+    good: Flags = np.ones(len(close), dtype=bool)
+    if chart.kind == "CRYPTOCURRENCY":
+        return good
+    with np.errstate(divide="ignore", invalid="ignore"):
+        inside, steps = np.log(values["high"] / values["low"]), np.log(close[1:] / close[:-1])
+    jumps = np.where(bars.hundredfold(steps), np.sign(steps), 0).astype(int)
+    levels, counts = np.unique(units := np.append(0, np.cumsum(jumps)), return_counts=True)
+    good = np.logical_and(units == levels[counts.argmax()], ~bars.hundredfold(inside))
+    wrong = len(good) - int(good.sum())
+    if 2 * wrong >= len(good) or wrong > max(1, len(good) // 10):
+        at = chart.ts_s[np.flatnonzero(~good)[0]]
+        raise Malformed(f"yahoo: {chart.symbol} in {chart.currency} goes 100-fold, first at {at}Z: a unit?")
+    return good
+
+
+def _check_splits(
     chart: Chart,
-    values: dict[str, Floats],
+    close: Floats,
     days: npt.NDArray[np.datetime64],
     splits: Sequence[CorporateAction],
     now: datetime,
 ) -> None:
-    """Raise `Malformed` for steps that no trade makes. The rows are divided by splits, so they have none."""
-    if chart.kind == "CRYPTOCURRENCY":
-        return
-    close = values["close"]
-    with np.errstate(divide="ignore", invalid="ignore"):
-        inside, between = values["high"] / values["low"], close[1:] / close[:-1]
-    wrong = np.flatnonzero(_hundredfold(inside) | np.append(False, _hundredfold(between)))
-    if len(wrong):
-        raise Malformed(
-            f"yahoo: {chart.symbol} in {chart.currency} goes 100-fold on {days[wrong[0]]}: a unit?"
-        )
+    """Raise `Malformed` for steps of a split. The rows are divided by splits, so they have none."""
     if not chart.can_split:
         return
-    steps = dict(zip(days[1:].tolist(), between.tolist(), strict=True))
+    begins = np.flatnonzero(days[1:] != days[:-1])  # a split shows in the step from one session to the next
+    with np.errstate(divide="ignore", invalid="ignore"):
+        between = close[begins + 1] / close[begins]
+    steps = dict(zip(days[begins + 1].tolist(), between.tolist(), strict=True))
     recent = (now - _LATE_SPLIT).date()
     for day, step in steps.items():
         _check_split(chart.symbol, day, step, [split.value for split in splits if split.ex_date == day])
@@ -254,10 +260,3 @@ def _check_split(symbol: str, day: date, step: float, ratios: Sequence[float]) -
 def _is_split_like(step: float) -> bool:
     factor = max(step, 1 / step) if step > 0 else 1.0
     return bool(np.any(np.abs(factor / _SPLIT_LIKE - 1) < 0.02))
-
-
-def _hundredfold(ratio: Floats | float) -> Flags:
-    low, high = _HUNDREDFOLD
-    size = np.exp(np.abs(np.log(ratio)))
-    found: Flags = (size >= low) & (size <= high)
-    return found

@@ -13,12 +13,13 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 import numpy as np
 
-from cluster.errors import InputError, InvalidSymbol, Malformed
+from cluster.errors import InputError, InvalidSymbol, Malformed, OutOfHorizon
 from cluster.market.adjustments import CorporateAction, Kind
 from cluster.market.bars import PRICES, Floats
 from cluster.market.calendars import ALWAYS_OPEN
 from cluster.market.instants import Instants
 from cluster.market.intervals import Interval
+from cluster.providers.symbology import spelled_by_yahoo
 
 NAME = "yahoo"
 
@@ -98,17 +99,12 @@ class Chart:
         return self.kind in ("EQUITY", "ETF", "MUTUALFUND")
 
 
-def spelled(symbol: str) -> str:
-    """How Yahoo spells `symbol`: `BRK.B` is `BRK-B`, but the exchange in `VOD.L` stays."""
-    stem, dot, suffix = symbol.rpartition(".")
-    return f"{stem}-{suffix}" if dot and suffix in {"A", "B", "C", "D"} else symbol
-
-
 def parse_chart(document: Any, symbol: str, interval: Interval | None) -> Chart | None:
     """The chart of `symbol`, or `None` where Yahoo says that it has none for the range.
 
-    `interval` is the one that was asked for; `None` takes any. Raises `InvalidSymbol`, `InputError` for a
-    range that Yahoo does not keep, and `Malformed` for what it cannot be.
+    `interval` is the one that was asked for; `None` takes any. Raises `InvalidSymbol`, `OutOfHorizon` for a
+    range that Yahoo does not keep, `InputError` for a request that it calls wrong, and `Malformed` for what
+    it cannot be.
     """
     try:
         chart = document["chart"]
@@ -130,13 +126,15 @@ def _refuse(error: Mapping[str, Any], symbol: str) -> None:
         return
     if code == "Not Found" or "symbol may be delisted" in text:
         raise InvalidSymbol(f"yahoo does not know {symbol}: {text}")
-    if "must be within the last" in text or code == "Unprocessable Entity":
-        raise InputError(f"yahoo does not keep {symbol} for that range: {text}")
+    if "must be within the last" in text:
+        raise OutOfHorizon(f"yahoo does not keep {symbol} for that range: {text}")
+    if code in ("Unprocessable Entity", "Bad Request"):
+        raise InputError(f"yahoo calls the request for {symbol} wrong: {text}")
     raise Malformed(f"yahoo refused {symbol}: {code}: {text}")
 
 
 def _require_asked(meta: Mapping[str, Any], symbol: str, interval: Interval | None) -> None:
-    if str(meta["symbol"]).upper() != spelled(symbol):
+    if str(meta["symbol"]).upper() != spelled_by_yahoo(symbol):
         raise Malformed(f"yahoo was asked for {symbol} and answered {meta['symbol']}")
     given = str(meta.get("dataGranularity"))
     if interval and _SAME.get(given, given) != GRANULARITY[interval]:

@@ -1,4 +1,4 @@
-"""Put a wanted range into the queue, or find the jobs that have it already.
+"""Put wanted ranges into the queue, or find the jobs that have them already; any number in one transaction.
 
 Requests of one (symbol, interval) go one after another by an advisory lock; inside it the only changes left
 to others are claims and the ends of attempts, and neither changes a range. So the rows that could be locked
@@ -7,58 +7,75 @@ as `ready` may grow, and whatever else is active covers its range and stays as i
 
 from __future__ import annotations
 
+from collections import defaultdict
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import datetime, timedelta
+from typing import TypeAlias
+from zlib import crc32
 
 from cluster.errors import InputError
 from cluster.market.instants import to_instant
 from cluster.market.intervals import Interval
 from cluster.market.symbols import Tier, parse_symbol
-from cluster.storage.backfill_merge import Merge, Span, merge
+from cluster.storage.backfill_join import Joining, Waiting
+from cluster.storage.backfill_merge import Span
 from cluster.storage.backfill_records import TIERS, JobStatus, span_of, status_of
 from cluster.storage.database import Connection
 
+Key: TypeAlias = tuple[str, str, str | None]
+"""Symbol, interval, provider: jobs of the same key may merge."""
+
+_LOCK_CLASS = 0x66696C6C  # "fill"
+_LOCK_STRIPES = 1024  # bounds the locks of a large request; symbols of one stripe only wait for each other
 _LOCK = """
-SELECT set_config('idle_in_transaction_session_timeout', '10s', true),
-       pg_advisory_xact_lock(hashtextextended('backfill ' || $1 || ' ' || $2, 0))
+SELECT now() AS now, pg_advisory_xact_lock($1, stripe),
+       set_config('idle_in_transaction_session_timeout', '10s', true)
+FROM unnest($2::int[]) AS stripe
 """
 
-_READY = """
-SELECT id, start_ts, end_ts, tier FROM backfill_jobs
-WHERE symbol = $1 AND interval = $2 AND provider IS NOT DISTINCT FROM $3
-  AND state = 'ready' AND start_ts <= $5 AND end_ts >= $4
-ORDER BY id FOR UPDATE
+_OF_KEYS = """
+FROM unnest($1::text[], $2::text[], $3::text[], $4::timestamptz[], $5::timestamptz[])
+    AS key (symbol, interval, provider, first, last)
+JOIN backfill_jobs j
+    ON j.symbol = key.symbol AND j.interval = key.interval AND j.provider IS NOT DISTINCT FROM key.provider
 """
 
-# After the lock above, so with a younger snapshot: nothing active can be missing from both.
-_FIXED = """
-SELECT id, start_ts, end_ts FROM backfill_jobs
-WHERE symbol = $1 AND interval = $2 AND provider IS NOT DISTINCT FROM $3
-  AND state IN ('ready', 'leased') AND start_ts < $5 AND end_ts > $4 AND NOT id = ANY($6::bigint[])
+_READY = f"""
+SELECT j.* {_OF_KEYS}
+WHERE j.state = 'ready' AND j.start_ts <= key.last AND j.end_ts >= key.first
+ORDER BY j.id FOR UPDATE OF j
+"""
+
+# After the locks of the rows above, so with a younger snapshot: nothing active can be missing from both.
+_FIXED = f"""
+SELECT j.id, j.symbol, j.interval, j.provider, j.start_ts, j.end_ts {_OF_KEYS}
+WHERE j.state IN ('ready', 'leased') AND j.start_ts < key.last AND j.end_ts > key.first
+  AND j.id <> ALL($6::bigint[])
 """
 
 _ABSORB = """
-UPDATE backfill_jobs SET state = 'merged', merged_into = $2, finished_at = now() WHERE id = ANY($1::bigint[])
+UPDATE backfill_jobs j SET state = 'merged', merged_into = gone.into_id, finished_at = now()
+FROM unnest($1::bigint[], $2::bigint[]) AS gone (id, into_id) WHERE j.id = gone.id
 """
 
-# The most urgent wins, the longest wait that a provider asked for is kept, and new minutes get all attempts.
-_GROW = """
-WITH joined AS (
-    SELECT min(tier) AS tier, min(enqueued_at) AS enqueued_at, min(due) AS due, max(run_at) AS run_at,
-           max(attempt) AS attempt
-    FROM backfill_jobs WHERE id = $1 OR id = ANY($2::bigint[]))
+_CHANGE = """
 UPDATE backfill_jobs j
-SET start_ts = $3, end_ts = $4, tier = least(joined.tier, $5), enqueued_at = joined.enqueued_at,
-    due = least(joined.due, now() + $6::interval), run_at = joined.run_at,
-    attempt = CASE WHEN $7 THEN 0 ELSE joined.attempt END
-FROM joined WHERE j.id = $1
+SET start_ts = n.start_ts, end_ts = n.end_ts, tier = n.tier, enqueued_at = n.enqueued_at, due = n.due,
+    run_at = n.run_at, attempt = n.attempt
+FROM unnest($1::bigint[], $2::timestamptz[], $3::timestamptz[], $4::text[], $5::timestamptz[],
+            $6::timestamptz[], $7::timestamptz[], $8::int[])
+    AS n (id, start_ts, end_ts, tier, enqueued_at, due, run_at, attempt)
+WHERE j.id = n.id
 """
 
 _INSERT = """
-INSERT INTO backfill_jobs (symbol, interval, provider, start_ts, end_ts, tier, due, max_attempts)
-SELECT $1, $2, $3, piece.start_ts, piece.end_ts, $6, now() + $7::interval, $8
-FROM unnest($4::timestamptz[], $5::timestamptz[]) AS piece (start_ts, end_ts)
-RETURNING id
+INSERT INTO backfill_jobs (symbol, interval, provider, start_ts, end_ts, tier, enqueued_at, run_at, due,
+                           max_attempts)
+SELECT symbol, interval, provider, start_ts, end_ts, tier, now(), now(), due, $8
+FROM unnest($1::text[], $2::text[], $3::text[], $4::timestamptz[], $5::timestamptz[], $6::text[],
+            $7::timestamptz[]) AS n (symbol, interval, provider, start_ts, end_ts, tier, due)
+RETURNING id, symbol, interval, provider, start_ts
 """
 
 _STATUSES = "SELECT * FROM backfill_jobs WHERE id = ANY($1::bigint[]) ORDER BY start_ts"
@@ -85,8 +102,8 @@ class Wanted:
             )
 
     @property
-    def key(self) -> tuple[str, str, str | None]:
-        """Jobs of the same key may merge."""
+    def key(self) -> Key:
+        """Requests of the same key may merge."""
         return self.symbol, str(self.interval), self.provider
 
 
@@ -113,30 +130,40 @@ class Rules:
 
 async def enqueue(connection: Connection, wanted: Wanted, rules: Rules) -> list[JobStatus]:
     """The jobs that cover `wanted`, new or not, in order; to be called inside a transaction."""
-    _refuse_too_long(wanted, rules)
-    await lock(connection, wanted)
-    ready = {row["id"]: row for row in await connection.fetch(_READY, *wanted.key, *wanted.span)}
-    fixed = await connection.fetch(_FIXED, *wanted.key, *wanted.span, list(ready))
-    spans = {job: span_of(row) for job, row in ready.items()}
-    merged = merge(wanted.span, spans, [span_of(row) for row in fixed], rules.longest(wanted.interval))
-    merged = [one for one in merged if _overlap(one.span, wanted.span)]
-    for one in merged:
-        if one.jobs:
-            urgent = ready[one.jobs[0]]["tier"] > wanted.tier
-            if one.grew or urgent or len(one.jobs) > 1:
-                await _grow(connection, one, wanted, rules)
-    new = await _insert(connection, [one.span for one in merged if not one.jobs], wanted, rules)
-    jobs = [one.jobs[0] for one in merged if one.jobs] + new + [row["id"] for row in fixed]
+    (jobs,) = await enqueue_many(connection, [wanted], rules)
     return [status_of(row) for row in await connection.fetch(_STATUSES, jobs)]
 
 
-async def lock(connection: Connection, wanted: Wanted) -> None:
-    """Keep others from adding or growing jobs of this symbol and interval until the transaction ends."""
-    await connection.execute(_LOCK, wanted.symbol, str(wanted.interval))
+async def enqueue_many(
+    connection: Connection, wanted: Sequence[Wanted], rules: Rules
+) -> list[tuple[int, ...]]:
+    """For each of `wanted` the ids of the jobs that cover it; to be called inside a transaction.
+
+    Each joins what is there by the same rules, whether it comes alone or with others.
+    """
+    if not wanted:
+        return []
+    for each in wanted:
+        _refuse_too_long(each, rules)
+    now = await lock(connection, wanted)
+    lines = await _lines(connection, _hulls(wanted), rules, now)
+    covering = [lines[each.key].add(each.span, each.tier, rules.patience(each.tier)) for each in wanted]
+    ids = await _apply(connection, lines, rules)
+    return [
+        tuple(dict.fromkeys(ids.get((each.key, job), job) for job in map(lines[each.key].standing_for, jobs)))
+        for each, jobs in zip(wanted, covering, strict=True)
+    ]
 
 
-def _overlap(left: Span, right: Span) -> bool:
-    return left.start < right.end and right.start < left.end
+async def lock(connection: Connection, wanted: Collection[Wanted]) -> datetime:
+    """Keep others from adding or growing jobs of these symbols and intervals until the transaction ends.
+
+    All in one order, so that two large requests do not deadlock. Returns the transaction's time.
+    """
+    keys = {f"{each.symbol} {each.interval}" for each in wanted}
+    stripes = sorted({crc32(key.encode()) % _LOCK_STRIPES for key in keys})
+    now: datetime = (await connection.fetch(_LOCK, _LOCK_CLASS, stripes))[0]["now"]
+    return now
 
 
 def _refuse_too_long(wanted: Wanted, rules: Rules) -> None:
@@ -149,20 +176,54 @@ def _refuse_too_long(wanted: Wanted, rules: Rules) -> None:
         )
 
 
-async def _grow(connection: Connection, one: Merge, wanted: Wanted, rules: Rules) -> None:
-    kept, absorbed = one.jobs[0], list(one.jobs[1:])
-    if absorbed:
-        await connection.execute(_ABSORB, absorbed, kept)
-    patience = rules.patience(wanted.tier)
-    await connection.execute(_GROW, kept, absorbed, *one.span, wanted.tier, patience, one.grew)
+def _hulls(wanted: Sequence[Wanted]) -> dict[Key, Span]:
+    """For each key the range from its first to its last wanted bar."""
+    hulls: dict[Key, Span] = {}
+    for each in wanted:
+        hull = hulls.get(each.key, each.span)
+        hulls[each.key] = Span(min(hull.start, each.span.start), max(hull.end, each.span.end))
+    return hulls
 
 
-async def _insert(connection: Connection, spans: list[Span], wanted: Wanted, rules: Rules) -> list[int]:
-    if not spans:
-        return []
-    starts, ends = [span.start for span in spans], [span.end for span in spans]
-    patience = rules.patience(wanted.tier)
-    rows = await connection.fetch(
-        _INSERT, *wanted.key, starts, ends, wanted.tier, patience, rules.max_attempts
-    )
-    return [row["id"] for row in rows]
+async def _lines(
+    connection: Connection, hulls: Mapping[Key, Span], rules: Rules, now: datetime
+) -> dict[Key, Joining]:
+    """The active jobs of each key, the ready ones locked."""
+    columns = _columns([(*key, *hull) for key, hull in hulls.items()])
+    ready: dict[Key, list[Waiting]] = defaultdict(list)
+    fixed: dict[Key, dict[int, Span]] = defaultdict(dict)
+    rows = await connection.fetch(_READY, *columns)
+    for row in rows:
+        ready[row["symbol"], row["interval"], row["provider"]].append(
+            Waiting(
+                row["id"], span_of(row), row["tier"], row["enqueued_at"], row["due"], row["run_at"],
+                row["attempt"],
+            )
+        )  # fmt: skip
+    for row in await connection.fetch(_FIXED, *columns, [row["id"] for row in rows]):
+        fixed[row["symbol"], row["interval"], row["provider"]][row["id"]] = span_of(row)
+    return {key: Joining(ready[key], fixed[key], rules.longest(Interval(key[1])), now) for key in hulls}
+
+
+async def _apply(
+    connection: Connection, lines: Mapping[Key, Joining], rules: Rules
+) -> dict[tuple[Key, int], int]:
+    """Write down what became of the jobs; returns the ids of the new ones by (key, their id until now)."""
+    gone = [pair for line in lines.values() for pair in line.gone.items()]
+    if gone:
+        await connection.execute(_ABSORB, *_columns(gone))
+    changed = [job for line in lines.values() for job in line.changed]
+    if changed:
+        rows = [(j.id, *j.span, j.tier, j.enqueued_at, j.due, j.run_at, j.attempt) for j in changed]
+        await connection.execute(_CHANGE, *_columns(rows))
+    new = [(key, job) for key, line in lines.items() for job in line.new]
+    if not new:
+        return {}
+    columns = _columns([(*key, *job.span, job.tier, job.due) for key, job in new])
+    found = await connection.fetch(_INSERT, *columns, rules.max_attempts)
+    ids = {((row["symbol"], row["interval"], row["provider"]), row["start_ts"]): row["id"] for row in found}
+    return {(key, job.id): ids[key, job.span.start] for key, job in new}
+
+
+def _columns(rows: Collection[tuple[object, ...]]) -> list[list[object]]:
+    return [list(column) for column in zip(*rows, strict=True)]

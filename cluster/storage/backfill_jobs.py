@@ -6,19 +6,23 @@ random token: a worker whose lease has expired owns nothing, even before somebod
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Collection, Mapping
-from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
+import asyncio
+from collections.abc import AsyncIterator, Collection, Mapping, Sequence
+from contextlib import asynccontextmanager
 from datetime import datetime, timedelta
 from random import random
 from types import MappingProxyType
+from uuid import UUID
 
 import asyncpg
 
-from cluster.errors import LeaseLost
+from cluster.errors import LeaseLost, RateLimited, StorageError
 from cluster.market.intervals import Interval
 from cluster.market.symbols import Tier
 from cluster.redaction import redact
-from cluster.storage import backfill_enqueue
+from cluster.storage import audit, backfill_bell, backfill_enqueue
+from cluster.storage.audit import Author
+from cluster.storage.backfill_enqueue import Wanted
 from cluster.storage.backfill_merge import Span
 from cluster.storage.backfill_records import (
     TIERS,
@@ -34,66 +38,37 @@ from cluster.storage.backfill_records import (
 )
 from cluster.storage.database import Connection, Database
 
+LONGEST_PAUSE = timedelta(minutes=10)
+"""After it some jobs try whether the provider still means what it said."""
+
+_SHORTEST_BOUND_S = 5.0  # a busy machine is no cut network
 _LONGEST_SNOOZE_JITTER = timedelta(seconds=1)
 
-# Claims of the whole fleet go one after another. The lock is a statement of its own, because the snapshot of
-# a statement is older than a lock it waited for: a count in the same statement would be out of date.
-# A claimer that freezes here loses its session, and with it the lock.
-_LOCK_CLAIMS = """
-SELECT set_config('idle_in_transaction_session_timeout', '10s', true),
-       pg_advisory_xact_lock(hashtextextended('backfill claims', 0))
+_SLOT = "SELECT taken, retry_at FROM take_backfill_slot($1, $2, $3, $4)"
+
+_PAUSE = """
+INSERT INTO backfill_pauses AS p (provider, until, reason)
+VALUES ($1, least($2::timestamptz, clock_timestamp() + $3::interval), $4)
+ON CONFLICT (provider) DO UPDATE SET until = EXCLUDED.until, reason = EXCLUDED.reason
+WHERE p.until < EXCLUDED.until
 """
 
-_RESCUE = """
-WITH expired AS (
-    SELECT id, lease_token FROM backfill_jobs
-    WHERE state = 'leased' AND lease_until <= clock_timestamp()
-    FOR UPDATE SKIP LOCKED),
-closed AS (
-    UPDATE backfill_attempts a SET ended_at = clock_timestamp(), outcome = 'lease_expired'
-    FROM expired WHERE a.token = expired.lease_token)
-UPDATE backfill_jobs j
-SET state = CASE WHEN attempt >= max_attempts THEN 'dead' ELSE 'ready' END,
-    finished_at = CASE WHEN attempt >= max_attempts THEN clock_timestamp() END,
-    run_at = clock_timestamp(), reason = 'lease_expired',
-    lease_token = NULL, lease_until = NULL, leased_by = NULL
-FROM expired WHERE j.id = expired.id
-"""
-
-# After the rescue: an expired lease that is still here is held by a worker that writes at this moment.
-_RUNNING = "SELECT tier, count(*) AS running FROM backfill_jobs WHERE state = 'leased' GROUP BY tier"
-
-# Each tier is asked for its own head, so that a full tier never hides the jobs of another.
+# See schema/0010_backfill_scopes.sql.
 _CLAIM = """
-WITH picked AS (
-    SELECT head.id
-    FROM unnest($1::text[], $2::int[]) AS room (tier, free)
-    CROSS JOIN LATERAL (
-        SELECT id, due FROM backfill_jobs
-        WHERE state = 'ready' AND tier = room.tier AND run_at <= clock_timestamp()
-        ORDER BY due, id LIMIT room.free FOR UPDATE SKIP LOCKED) AS head
-    ORDER BY head.due, head.id LIMIT $3),
-taken AS (
-    UPDATE backfill_jobs j
-    SET state = 'leased', attempt = attempt + 1, lease_token = gen_random_uuid(),
-        lease_until = clock_timestamp() + $4::interval, leased_by = $5,
-        started_at = coalesce(started_at, clock_timestamp())
-    FROM picked WHERE j.id = picked.id
-    RETURNING j.*),
-opened AS (
-    INSERT INTO backfill_attempts (token, job_id, attempt, worker, started_at)
-    SELECT lease_token, id, attempt, $5, clock_timestamp() FROM taken)
-SELECT * FROM taken ORDER BY due, id
+SELECT id, lease_token, symbol, interval, start_ts, end_ts, tier, provider, attempt, max_attempts, leased_at,
+       lease_until
+FROM claim_backfill_jobs($1, $2, $3, $4, $5, $6, $7, $8)
 """
 
+# In the order of the ids, so that nobody deadlocks with another who holds some of them. With the rows come
+# the limits of the transaction that holds them.
 _FENCE = """
-SELECT id FROM backfill_jobs
-WHERE id = $1 AND lease_token = $2 AND state = 'leased' AND lease_until > clock_timestamp()
-FOR UPDATE
-"""
-
-_BOUND_TRANSACTION = """
-SELECT set_config('idle_in_transaction_session_timeout', $1, true), set_config('statement_timeout', $1, true)
+SELECT j.id, set_config('idle_in_transaction_session_timeout', $3, true),
+       set_config('statement_timeout', $3, true)
+FROM backfill_jobs j
+JOIN unnest($1::bigint[], $2::uuid[]) AS mine (id, token) ON j.id = mine.id AND j.lease_token = mine.token
+WHERE j.state = 'leased' AND j.lease_until > clock_timestamp()
+ORDER BY j.id FOR UPDATE OF j
 """
 
 # A row that its own worker holds by `_FENCE` cannot be taken: it counts as held and is not waited for.
@@ -111,45 +86,60 @@ beaten AS (
 SELECT id FROM held
 """
 
+# Inside of a fence the rows are held, whatever the time; without one the lease must last until now.
 _DONE = """
-UPDATE backfill_jobs
-SET state = 'done', rows_written = $3, reason = NULL, finished_at = clock_timestamp(),
-    lease_token = NULL, lease_until = NULL, leased_by = NULL
-WHERE id = $1 AND lease_token = $2 AND state = 'leased' RETURNING id
+WITH done AS (
+    UPDATE backfill_jobs j
+    SET state = 'done', rows_written = mine.rows, reason = NULL, finished_at = clock_timestamp(),
+        lease_token = NULL, lease_until = NULL
+    FROM unnest($1::bigint[], $2::uuid[], $3::bigint[]) AS mine (id, token, rows)
+    WHERE j.id = mine.id AND j.lease_token = mine.token AND j.state = 'leased'
+      AND ($4 OR j.lease_until > clock_timestamp())
+    RETURNING j.id, mine.token, j.attempt, j.leased_by, j.leased_at, j.finished_at),
+kept AS (
+    INSERT INTO backfill_attempts (job_id, token, attempt, worker, started_at, ended_at, outcome)
+    SELECT id, token, attempt, leased_by, leased_at, finished_at, 'done' FROM done)
+SELECT id FROM done
 """
 
 _WAIT = """
 UPDATE backfill_jobs
 SET state = 'ready', reason = $3, attempt = attempt - $4::int,
     run_at = greatest($5::timestamptz, clock_timestamp()) + $6::interval,
-    lease_token = NULL, lease_until = NULL, leased_by = NULL
+    lease_token = NULL, lease_until = NULL
 WHERE id = $1 AND lease_token = $2
 """
 
 _DEAD = """
 UPDATE backfill_jobs
-SET state = 'dead', reason = $3, finished_at = clock_timestamp(),
-    lease_token = NULL, lease_until = NULL, leased_by = NULL
+SET state = 'dead', reason = $3, finished_at = clock_timestamp(), lease_token = NULL, lease_until = NULL
 WHERE id = $1 AND lease_token = $2
 """
 
-_CLOSE_ATTEMPT = """
-UPDATE backfill_attempts SET ended_at = clock_timestamp(), outcome = $2, message = $3 WHERE token = $1
+# Before the row forgets the attempt.
+_KEEP_ATTEMPT = """
+INSERT INTO backfill_attempts (job_id, token, attempt, worker, started_at, ended_at, outcome, message)
+SELECT id, lease_token, attempt, leased_by, leased_at, clock_timestamp(), $3, $4
+FROM backfill_jobs WHERE id = $1 AND lease_token = $2
 """
 
 _TOO_OLD = "SELECT clock_timestamp() - enqueued_at > $2::interval FROM backfill_jobs WHERE id = $1"
 
 _GET = """
 WITH RECURSIVE chain AS (
-    SELECT id AS asked, * FROM backfill_jobs WHERE id = ANY($1::bigint[])
+    SELECT id AS asked_id, * FROM backfill_jobs WHERE id = ANY($1::bigint[])
     UNION ALL
-    SELECT chain.asked, j.* FROM backfill_jobs j JOIN chain ON j.id = chain.merged_into)
+    SELECT chain.asked_id, j.* FROM backfill_jobs j JOIN chain ON j.id = chain.merged_into)
 SELECT * FROM chain WHERE state <> 'merged'
 """
 
 _ATTEMPTS = """
 SELECT token, attempt, worker, started_at, ended_at, outcome, message FROM backfill_attempts
-WHERE job_id = $1 ORDER BY started_at
+WHERE job_id = $1
+UNION ALL
+SELECT lease_token, attempt, leased_by, leased_at, NULL, NULL, NULL FROM backfill_jobs
+WHERE id = $1 AND state = 'leased'
+ORDER BY started_at
 """
 
 _DEPTH = """
@@ -174,7 +164,9 @@ WHERE symbol = $1 AND interval = $2 AND state = 'dead' AND start_ts < $4 AND end
 class BackfillQueue:
     """The queue of one database; any number of processes use it at once.
 
-    `limits` holds the most running jobs of each tier over the whole fleet; a tier that is not named has none.
+    `limits` holds the most running jobs of each tier over the whole fleet, `provider_limits` those of each
+    provider; who is not named has none. All processes must have the same. `routes`: the providers that jobs
+    are routed to here when they name none; such jobs are not claimed while all of these are paused or full.
     """
 
     def __init__(
@@ -183,6 +175,8 @@ class BackfillQueue:
         *,
         lease_s: float = 60.0,
         limits: Mapping[Tier, int] = MappingProxyType({}),
+        provider_limits: Mapping[str, int] = MappingProxyType({}),
+        routes: Collection[str] | None = None,
         max_attempts: int = 20,
         longest_bars: int = 1_000,
         most_jobs: int = 10_000,
@@ -191,7 +185,9 @@ class BackfillQueue:
     ) -> None:
         self.lease_s = lease_s
         self._database = database
-        self._limits = dict(limits)
+        self._limits = [limits.get(tier) for tier in TIERS]
+        self._provider_limits = dict(provider_limits)
+        self._routes = None if routes is None else list(routes)
         self._longest_snooze = timedelta(seconds=longest_snooze_s)
         self.rules = backfill_enqueue.Rules(
             max_attempts, longest_bars, most_jobs, timedelta(seconds=ageing_step_s)
@@ -206,58 +202,114 @@ class BackfillQueue:
         *,
         tier: Tier = "T2",
         provider: str | None = None,
+        by: Author | None = None,
     ) -> list[JobStatus]:
         """Have the bars with `start <= open < end` fetched; returns the jobs that cover the range, in order.
 
         What waits or runs already is not queued again: the answer names the job that has it. Ready jobs that
-        touch the range grow, up to the longest range of a job. Raises `InputError` for an impossible range.
+        touch the range grow, up to the longest range of a job. `by`: for the audit log. Raises `InputError`
+        for an impossible range.
         """
-        wanted = backfill_enqueue.Wanted(symbol, interval, Span(start, end), tier, provider)
+        wanted = Wanted(symbol, interval, Span(start, end), tier, provider)
         async with self._database.transaction() as connection:
-            return await backfill_enqueue.enqueue(connection, wanted, self.rules)
+            jobs = await backfill_enqueue.enqueue(connection, wanted, self.rules)
+            asked = {"interval": interval, "start": start, "end": end, "tier": tier, "provider": provider}
+            ids = [job.id for job in jobs]
+            await audit.record(connection, by, "backfill.enqueue", symbol, **asked, jobs=ids)
+        await backfill_bell.ring(self._database)
+        return jobs
+
+    async def enqueue_many(self, wanted: Sequence[Wanted]) -> list[tuple[int, ...]]:
+        """`enqueue` of each in one transaction; returns for each the ids of the jobs that cover it, in order.
+
+        For many thousands at once. Nothing is queued when one of them is refused.
+        """
+        async with self._database.transaction() as connection:
+            jobs = await backfill_enqueue.enqueue_many(connection, wanted, self.rules)
+        if jobs:
+            await backfill_bell.ring(self._database)
+        return jobs
 
     async def claim(self, worker: str, limit: int) -> list[Lease]:
-        """Up to `limit` jobs for `worker`, most urgent first, within the limits of their tiers.
+        """Up to `limit` jobs for `worker`, most urgent first, within the limits of tiers and providers.
 
         Expired leases are freed on the way, so recovery needs nothing but somebody who claims. An expired job
         without attempts left becomes dead.
         """
-        async with self._database.transaction() as connection:
-            await connection.execute(_LOCK_CLAIMS)
-            await connection.execute(_RESCUE)
-            room = await self._room(connection, limit)
-            lease = timedelta(seconds=self.lease_s)
-            rows = await connection.fetch(_CLAIM, list(room), list(room.values()), limit, lease, worker)
-        return [lease_of(row) for row in rows]
+        lease, most = timedelta(seconds=self.lease_s), self._provider_limits
+        limits = (list(TIERS), self._limits, list(most), list(most.values()), self._routes)
+        return [lease_of(row) for row in await self._fetch(_CLAIM, worker, limit, lease, *limits)]
 
     async def beat(self, leases: Collection[Lease]) -> set[int]:
         """Renew the leases in one statement; returns the job ids still held, the others are lost."""
-        ids, tokens = [lease.id for lease in leases], [lease.token for lease in leases]
         duration = timedelta(seconds=self.lease_s)
-        return {row["id"] for row in await self._fetch(_BEAT, ids, tokens, duration)}
+        return {row["id"] for row in await self._fetch(_BEAT, *_ids_and_tokens(leases), duration)}
+
+    async def take_slot(self, lease: Lease, provider: str) -> None:
+        """Count the job for `provider`, to which it was routed, before the provider is asked.
+
+        Raises `RateLimited` when the provider is paused or at its limit, `LeaseLost`.
+        """
+        most = self._provider_limits.get(provider)
+        slots = await self._fetch(_SLOT, lease.id, lease.token, provider, most)
+        if not slots:
+            raise _lost(lease)
+        slot = slots[0]
+        if not slot["taken"]:
+            retry_at: datetime = slot["retry_at"]
+            raise RateLimited(f"provider {provider} has no room before {retry_at.isoformat()}", retry_at)
+
+    async def pause(self, provider: str, until: datetime, reason: str) -> None:
+        """Have no job ask `provider` before `until`; a longer pause stays. Bounded to `LONGEST_PAUSE`.
+
+        One row for all the jobs of the provider, which stay as they are.
+        """
+        await self._fetch(_PAUSE, provider, until, LONGEST_PAUSE, redact(reason))
 
     @asynccontextmanager
     async def fenced(self, lease: Lease) -> AsyncIterator[Connection]:
-        """A transaction in which the lease cannot be lost: what it writes commits with it or not at all.
-
-        Raises `LeaseLost` when the lease has expired or belongs to another attempt. The transaction may not
-        pause, nor one statement take, longer than a lease: the server ends it, so that a frozen worker
-        cannot keep its job.
-        """
-        async with self._database.transaction() as connection:
-            await connection.execute(_BOUND_TRANSACTION, f"{max(1, round(self.lease_s * 1_000))}ms")
-            if await connection.fetchval(_FENCE, lease.id, lease.token) is None:
+        """`fenced_many` of one; raises `LeaseLost` when the lease has expired or is another attempt's."""
+        async with self.fenced_many([lease]) as (connection, held):
+            if lease.id not in held:
                 raise _lost(lease)
             yield connection
 
+    @asynccontextmanager
+    async def fenced_many(self, leases: Collection[Lease]) -> AsyncIterator[tuple[Connection, set[int]]]:
+        """A transaction in which the leases of the returned ids cannot be lost; the others are lost.
+
+        What it writes commits with them or not at all. The transaction may not pause, nor one statement
+        take, longer than a lease: the server ends it, so that a frozen worker cannot keep its jobs. All of
+        it may not take longer than two: we end it, so that a network that is cut cannot keep the worker.
+        """
+        bound_s = max(2 * self.lease_s, _SHORTEST_BOUND_S)
+        try:
+            async with asyncio.timeout(bound_s), self._database.transaction() as connection:
+                longest = f"{max(1, round(self.lease_s * 1_000))}ms"
+                rows = await connection.fetch(_FENCE, *_ids_and_tokens(leases), longest)
+                yield connection, {row["id"] for row in rows}
+        except TimeoutError as error:
+            raise StorageError(f"a transaction of {len(leases)} jobs took more than {bound_s:g} s") from error
+
     async def complete(self, lease: Lease, rows_written: int, connection: Connection | None = None) -> None:
-        """The job is done. Given the connection of `fenced`, it is done when that transaction commits.
+        """The job is done. Given the connection of a fence, it is done when that transaction commits.
 
         Raises `LeaseLost`; nothing is changed then.
         """
-        async with self._fence_of(lease, connection) as fence:
-            _require(await fence.fetchval(_DONE, lease.id, lease.token, rows_written), lease)
-            await self._close(fence, lease, "done", None)
+        if lease.id not in await self.complete_many([(lease, rows_written)], connection):
+            raise _lost(lease)
+
+    async def complete_many(
+        self, done: Sequence[tuple[Lease, int]], connection: Connection | None = None
+    ) -> set[int]:
+        """The jobs are done, each with the bars it wrote, in one statement; see `complete`.
+
+        Returns the ids of those that were still leased; the others are lost and unchanged.
+        """
+        ids, tokens = _ids_and_tokens([lease for lease, _ in done])
+        arguments = (ids, tokens, [rows for _, rows in done], connection is not None)
+        found = await (connection.fetch(_DONE, *arguments) if connection else self._fetch(_DONE, *arguments))
+        return {row["id"] for row in found}
 
     async def snooze(self, lease: Lease, retry_at: datetime, reason: str) -> JobState:
         """Wait until `retry_at`, without using an attempt; returns the new state.
@@ -270,8 +322,8 @@ class BackfillQueue:
             if await fence.fetchval(_TOO_OLD, lease.id, self._longest_snooze):
                 return await self._bury(fence, lease, f"waited too long: {reason}")
             jitter = _LONGEST_SNOOZE_JITTER * random()  # noqa: S311 - spreads a herd, guards nothing
+            await self._keep(fence, lease, "snoozed", reason)
             await fence.execute(_WAIT, lease.id, lease.token, reason, 1, retry_at, jitter)
-            await self._close(fence, lease, "snoozed", reason)
         return "ready"
 
     async def fail(self, lease: Lease, reason: str, *, retry_in_s: float | None) -> JobState:
@@ -284,15 +336,15 @@ class BackfillQueue:
             if retry_in_s is None or lease.attempt >= lease.max_attempts:
                 return await self._bury(fence, lease, reason)
             delay = timedelta(seconds=retry_in_s)
+            await self._keep(fence, lease, "failed", reason)
             await fence.execute(_WAIT, lease.id, lease.token, reason, 0, None, delay)
-            await self._close(fence, lease, "failed", reason)
         return "ready"
 
     async def release(self, lease: Lease) -> None:
         """Give the job back at once, without using an attempt. Raises `LeaseLost`."""
         async with self.fenced(lease) as fence:
+            await self._keep(fence, lease, "released", None)
             await fence.execute(_WAIT, lease.id, lease.token, None, 1, None, timedelta(0))
-            await self._close(fence, lease, "released", None)
 
     async def get(self, job: int) -> JobStatus | None:
         """The job, or the one it was merged into; `None` when there is no such id."""
@@ -300,7 +352,7 @@ class BackfillQueue:
 
     async def get_many(self, jobs: Collection[int]) -> dict[int, JobStatus]:
         """`get` of each id; ids that do not exist are left out."""
-        return {row["asked"]: status_of(row) for row in await self._fetch(_GET, list(jobs))}
+        return {row["asked_id"]: status_of(row) for row in await self._fetch(_GET, list(jobs))}
 
     async def attempts(self, job: int) -> list[Attempt]:
         """Every attempt of the job, the first one first."""
@@ -334,33 +386,22 @@ class BackfillQueue:
         rows = await self._fetch(_DEAD_SPANS, symbol, str(interval), start, end, within)
         return [span_of(row) for row in rows]
 
-    async def _room(self, connection: Connection, limit: int) -> dict[Tier, int]:
-        running = {row["tier"]: row["running"] for row in await connection.fetch(_RUNNING)}
-        free = {tier: most - running.get(tier, 0) for tier, most in self._limits.items()}
-        return {tier: max(0, min(limit, free.get(tier, limit))) for tier in TIERS}
-
     async def _fetch(self, statement: str, *arguments: object) -> list[asyncpg.Record]:
         async with self._database.connection() as connection:
             return await connection.fetch(statement, *arguments)
 
-    def _fence_of(
-        self, lease: Lease, connection: Connection | None
-    ) -> AbstractAsyncContextManager[Connection]:
-        return self.fenced(lease) if connection is None else nullcontext(connection)
-
     async def _bury(self, fence: Connection, lease: Lease, reason: str) -> JobState:
+        await self._keep(fence, lease, "dead", reason)
         await fence.execute(_DEAD, lease.id, lease.token, reason)
-        await self._close(fence, lease, "dead", reason)
         return "dead"
 
-    async def _close(self, fence: Connection, lease: Lease, outcome: Outcome, message: str | None) -> None:
-        await fence.execute(_CLOSE_ATTEMPT, lease.token, outcome, message)
+    async def _keep(self, fence: Connection, lease: Lease, outcome: Outcome, message: str | None) -> None:
+        await fence.execute(_KEEP_ATTEMPT, lease.id, lease.token, outcome, message)
+
+
+def _ids_and_tokens(leases: Collection[Lease]) -> tuple[list[int], list[UUID]]:
+    return [lease.id for lease in leases], [lease.token for lease in leases]
 
 
 def _lost(lease: Lease) -> LeaseLost:
     return LeaseLost(f"the lease of job {lease.id}, attempt {lease.attempt}, has ended; its work is dropped")
-
-
-def _require(changed: object, lease: Lease) -> None:
-    if changed is None:
-        raise _lost(lease)

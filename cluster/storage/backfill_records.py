@@ -37,6 +37,8 @@ class Lease:
     attempt: int
     """1 for the first."""
     max_attempts: int
+    leased_at: datetime
+    """When the attempt began, by the database's clock."""
     lease_until: datetime
     """By the database's clock."""
 
@@ -98,6 +100,7 @@ def lease_of(row: asyncpg.Record) -> Lease:
         provider=row["provider"],
         attempt=row["attempt"],
         max_attempts=row["max_attempts"],
+        leased_at=row["leased_at"],
         lease_until=row["lease_until"],
     )
 

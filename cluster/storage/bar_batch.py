@@ -33,6 +33,8 @@ class Verdict(NamedTuple):
 
     new: Array
     revised: Array
+    corrected: int = 0
+    """How many of the revised change a bar that is final."""
 
 
 @dataclass(frozen=True)
@@ -97,10 +99,12 @@ def batches(table: pa.Table) -> list[Batch]:
     return [_batch(rows.filter(pc.equal(rows["interval"], name)), Interval(name)) for name in names]
 
 
-def compare(batch: Batch, spans: Spans, stored: Mapping[str, Array]) -> Verdict:
+def compare(batch: Batch, spans: Spans, stored: Mapping[str, Array], asked_us: int | None = None) -> Verdict:
     """Which bars are new and which change what is `stored`, the bars in the spans in their order.
 
     An unknown volume or trade count changes nothing, and a bar that is not final never changes a final one.
+    What was stored after `asked_us` (microseconds since 1970; `ingested_at` is among the columns then) may
+    be newer than the batch, and stays, unless the batch has it final for the first time.
     """
     place = _places(batch, spans.symbol[stored["window"]], microseconds(stored["ts"]))
     known = np.flatnonzero(place >= 0)
@@ -114,7 +118,11 @@ def compare(batch: Batch, spans: Spans, stored: Mapping[str, Array]) -> Verdict:
     differs |= (ours["volume"] != theirs["volume"]) & ~np.isnan(ours["volume"])
     differs |= (ours["trade_count"] != theirs["trade_count"]) & (ours["trade_count"] >= 0)
     differs &= ours["is_final"] | ~theirs["is_final"]
-    return Verdict(np.flatnonzero(place < 0), known[differs])
+    if asked_us is not None:
+        ingested_us = microseconds(_taken(stored["ingested_at"], place[known])).astype(np.int64)
+        differs &= (ingested_us <= asked_us) | (ours["is_final"] & ~theirs["is_final"])
+    corrected = int(np.count_nonzero(differs & theirs["is_final"]))
+    return Verdict(np.flatnonzero(place < 0), known[differs], corrected)
 
 
 def _taken(values: Array, index: Array) -> Array:

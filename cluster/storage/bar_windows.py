@@ -49,6 +49,10 @@ class Windows(NamedTuple):
     ends: Sequence[datetime | None]
 
 
+ROLLUPS = {Interval.M5: "candles_5m", Interval.H1: "candles_1h"}
+"""Views of the bars that are made of minutes."""
+
+
 def candle_table(interval: Interval) -> str:
     """The table that holds the bars of this interval."""
     return "candles_daily" if interval.is_daily else "candles_intraday"
@@ -62,16 +66,19 @@ async def fetch(
     *,
     limit: int | None = None,
     newest: bool = False,
+    table: str | None = None,
 ) -> dict[str, Array]:
     """Columns of the stored bars in `windows`, window after window, oldest first; at most `limit` from each.
 
-    `newest` takes the last `limit` of a window instead of the first. `ts` and `ingested_at` are microseconds
-    since 2000; an unknown volume is NaN, an unknown trade count -1; `source` is padded with blanks; "marks"
-    gives `window` (index into `windows`), `revision`, `is_final` and `aligned`.
+    `table` is the interval's candle table unless given. `newest` takes the last `limit` of a window instead
+    of the first. `ts` and `ingested_at` are microseconds since 2000; an unknown volume is NaN, an unknown
+    trade count -1; `source` is padded with blanks; "marks" gives `window` (index into `windows`), `revision`,
+    `is_final` and `aligned`.
     """
     columns = ", ".join(_EXPRESSIONS.get(name, name) for name in fields)
     direction, order = ("DESC", "ORDER BY place, ts") if newest else ("", "")
-    query = _QUERY.format(columns=columns, table=candle_table(interval), direction=direction, order=order)
+    source = table or candle_table(interval)
+    query = _QUERY.format(columns=columns, table=source, direction=direction, order=order)
     stream = await copy_out(connection, query, *windows, interval, limit)
     return await asyncio.to_thread(_columns, stream, fields)
 

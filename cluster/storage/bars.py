@@ -9,9 +9,9 @@ index is the cost, and in order it costs half; on the way out there is nothing t
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
-from dataclasses import dataclass
-from datetime import datetime, timedelta
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
 from zlib import crc32
 
 import asyncpg
@@ -23,7 +23,7 @@ from cluster.errors import BadBars, StorageError
 from cluster.market.bars import BAR_SCHEMA
 from cluster.market.intervals import Interval
 from cluster.storage.bar_batch import Batch, Spans, batches, compare
-from cluster.storage.bar_windows import EVERYTHING, Windows, candle_table, fetch
+from cluster.storage.bar_windows import EVERYTHING, ROLLUPS, VALUES, Windows, candle_table, fetch
 from cluster.storage.copy_format import Array, microseconds
 from cluster.storage.copy_stream import copy_in, moments, opened, require_aware
 from cluster.storage.database import Connection, Database
@@ -37,11 +37,14 @@ STORED_BAR_SCHEMA = pa.schema(
 )
 """`BAR_SCHEMA` with how often the values of the bar were changed, and when they were last written."""
 
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _LANES = 2  # connections a read of many symbols uses: the server formats on one core per connection
 _LOCK_CLASS = 0x62617273  # "bars"
 _LOCK_STRIPES = 256  # bounds the locks a writer holds; two symbols of one stripe only wait for each other
 _LOCK = "SELECT pg_advisory_xact_lock($1, stripe) FROM unnest($2::int[]) AS stripe"
 _PARTITIONS = "SELECT ensure_candle_partition($1, moment) FROM unnest($2::timestamptz[]) AS moment"
+_HOLD = "SELECT hold_chunks($1, $2)"
+_IN_COLUMNSTORE = "SELECT in_columnstore($1, $2, $3)"
 _STAGE = "CREATE TEMP TABLE staged_bars ON COMMIT DROP AS SELECT {columns} FROM {table} WITH NO DATA"
 _REVISE = """
 UPDATE {table} AS stored
@@ -54,19 +57,28 @@ WHERE stored.symbol = staged.symbol AND stored.interval = staged.interval AND st
 
 @dataclass(frozen=True)
 class WriteResult:
-    """What a write did; the three add up to the number of different bars given."""
+    """What a write did; the first three add up to the number of different bars given."""
 
     inserted: int = 0
     revised: int = 0
     unchanged: int = 0
+    corrected: int = field(default=0, compare=False)
+    """How many of the revised bars had been final before."""
+    changed: Mapping[tuple[Interval, str], int] = field(default_factory=dict, compare=False)
+    """Bars inserted or revised of each (interval, symbol); none: left out."""
 
     def __add__(self, other: WriteResult) -> WriteResult:
+        """Of two writes of different intervals."""
         return WriteResult(
-            self.inserted + other.inserted, self.revised + other.revised, self.unchanged + other.unchanged
+            self.inserted + other.inserted,
+            self.revised + other.revised,
+            self.unchanged + other.unchanged,
+            self.corrected + other.corrected,
+            {**self.changed, **other.changed},
         )
 
 
-async def write(connection: Connection, table: pa.Table) -> WriteResult:
+async def write(connection: Connection, table: pa.Table, *, asked_at: datetime | None = None) -> WriteResult:
     """Insert the bars of `table` (`BAR_SCHEMA`, any order) that are new and update those that changed.
 
     Goes on inside the caller's transaction (READ COMMITTED), so nothing is kept if that is rolled back; other
@@ -74,6 +86,9 @@ async def write(connection: Connection, table: pa.Table) -> WriteResult:
     price, the finality, or a known volume or trade count differs; the same values from another source change
     nothing. A bar that is not final never changes a final one. Of several rows with one key a final one
     wins, then the last. Takes about 300 bytes of memory a bar.
+
+    `asked_at`: when the provider was asked, or earlier, by the database's clock. What others have stored
+    since may be newer and is not changed, so that a slow answer never undoes a correction.
 
     Raises `BadBars` when bars break the invariants, `StorageError` when a program that does not take the
     locks wrote the same bars meanwhile; the transaction cannot go on after either.
@@ -85,7 +100,7 @@ async def write(connection: Connection, table: pa.Table) -> WriteResult:
         parts = await asyncio.to_thread(batches, table)
         await _lock(connection, parts)
         for batch in parts:
-            result += await _write(connection, batch)
+            result += await _write(connection, batch, asked_at)
     return result
 
 
@@ -120,12 +135,50 @@ async def read_many(
 
     Uses two connections at once, so two symbols may come from different moments; one symbol never does.
     """
+    return await _read(source, symbols, interval, (start, end), limit, newest=newest)
+
+
+async def read_or_roll(
+    source: Database | str,
+    symbol: str,
+    interval: Interval,
+    start: datetime | None = None,
+    end: datetime | None = None,
+    limit: int | None = None,
+    *,
+    newest: bool = False,
+) -> pa.Table:
+    """As `read`; where no bar is stored in the range, bars of 5m and 1h made of minutes.
+
+    Their `source` is "rollup" and their `revision` 0.
+    """
+    found = await read(source, symbol, interval, start, end, limit, newest=newest)
+    if found.num_rows or interval not in ROLLUPS:
+        return found
+    return await _read(
+        source, [symbol], interval, (start, end), limit, newest=newest, table=ROLLUPS[interval]
+    )
+
+
+async def _read(
+    source: Database | str,
+    symbols: Sequence[str],
+    interval: Interval,
+    between: tuple[datetime | None, datetime | None],
+    limit: int | None,
+    *,
+    newest: bool,
+    table: str | None = None,
+) -> pa.Table:
+    start, end = between
     require_aware(start, end)
 
     async def lane(database: Database, names: Sequence[str]) -> pa.Table:
         windows = Windows(names, [start] * len(names), [end] * len(names))
         async with database.connection() as connection:
-            rows = await fetch(connection, interval, windows, EVERYTHING, limit=limit, newest=newest)
+            rows = await fetch(
+                connection, interval, windows, EVERYTHING, limit=limit, newest=newest, table=table
+            )
         return await asyncio.to_thread(_arrow, rows, names, interval)
 
     async with opened(source, _LANES) as database:
@@ -156,11 +209,23 @@ async def _lock(connection: Connection, parts: Sequence[Batch]) -> None:
     keys = (f"{part.interval} {symbol}" for part in parts for symbol in part.symbols)
     stripes = {crc32(key.encode()) % _LOCK_STRIPES for key in keys}
     await connection.execute(_LOCK, _LOCK_CLASS, sorted(stripes))
+    for part in parts:
+        await connection.execute(_HOLD, part.interval, _chunks(part))
 
 
-async def _write(connection: Connection, batch: Batch) -> WriteResult:
+def _chunks(batch: Batch) -> list[int]:
+    """Numbers of the chunks of time that hold the batch, as TimescaleDB cuts it."""
+    days = 365 if batch.interval.is_daily else 7
+    numbers: list[int] = np.unique(batch.columns["ts"] // (days * 86_400_000_000)).tolist()
+    return numbers
+
+
+async def _write(connection: Connection, batch: Batch, asked_at: datetime | None) -> WriteResult:
     spans = batch.spans()
-    verdict = await asyncio.to_thread(compare, batch, spans, await _stored(connection, batch, spans))
+    fields = VALUES if asked_at is None else (*VALUES, "ingested_at")
+    asked_us = None if asked_at is None else (asked_at - _EPOCH) // timedelta(microseconds=1)
+    stored = await _stored(connection, batch, spans, fields)
+    verdict = await asyncio.to_thread(compare, batch, spans, stored, asked_us)
     try:
         if len(verdict.new):
             await _insert(connection, batch.take(verdict.new))
@@ -173,16 +238,39 @@ async def _write(connection: Connection, batch: Batch) -> WriteResult:
             f"another program wrote the same bars: {error.detail} Write them again."
         ) from error
     inserted, revised = len(verdict.new), len(verdict.revised)
-    return WriteResult(inserted, revised, len(batch) - inserted - revised)
+    if inserted or revised:
+        await _verify_compressed(connection, batch, spans, len(stored["ts"]) + inserted, asked_us)
+    touched = batch.columns["symbol"][np.concatenate([verdict.new, verdict.revised])]
+    counts = zip(*np.unique(touched, return_counts=True), strict=True)
+    changed = {(batch.interval, batch.symbols[symbol]): int(count) for symbol, count in counts}
+    return WriteResult(inserted, revised, len(batch) - inserted - revised, verdict.corrected, changed)
 
 
-async def _stored(connection: Connection, batch: Batch, spans: Spans) -> dict[str, Array]:
+async def _verify_compressed(
+    connection: Connection, batch: Batch, spans: Spans, count: int, asked_us: int | None
+) -> None:
+    """Read again what went into compressed chunks: TimescaleDB has lost rows there, and doubled keys."""
+    first, last = moments(np.array([batch.columns["ts"].min(), batch.columns["ts"].max()]))
+    if not await connection.fetchval(_IN_COLUMNSTORE, batch.interval, first, last):
+        return
+    stored = await _stored(connection, batch, spans, (*VALUES, "ingested_at"))
+    verdict = await asyncio.to_thread(compare, batch, spans, stored, asked_us)
+    if len(stored["ts"]) != count or len(verdict.new) or len(verdict.revised):
+        raise StorageError(
+            f"after a write into compressed chunks {len(stored['ts'])} bars are stored where {count} should "
+            f"be, {len(verdict.new)} are missing and {len(verdict.revised)} differ. Write them again."
+        )
+
+
+async def _stored(
+    connection: Connection, batch: Batch, spans: Spans, fields: Sequence[str]
+) -> dict[str, Array]:
     windows = Windows(
         [batch.symbols[symbol] for symbol in spans.symbol.tolist()],
         moments(spans.first),
         [moment + timedelta(microseconds=1) for moment in moments(spans.last)],
     )
-    return await fetch(connection, batch.interval, windows)
+    return await fetch(connection, batch.interval, windows, fields)
 
 
 async def _insert(connection: Connection, batch: Batch) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from datetime import UTC, date, datetime
+from datetime import UTC, date, datetime, timedelta
 
 import pyarrow as pa
 
@@ -29,6 +29,19 @@ ORDER BY ex_date, kind, array_position($2::text[], source) NULLS LAST, source
 _DELETE = """
 DELETE FROM corporate_actions WHERE symbol = $1 AND ex_date = $2 AND kind = $3 AND source = $4 RETURNING 1
 """
+# An attempt that failed is repeated after a pause; of two who claim at once, one gets the symbol.
+_CLAIM = """
+INSERT INTO corporate_action_checks AS mine (symbol, asked_at)
+SELECT u.symbol, now() FROM symbol_universe u LEFT JOIN corporate_action_checks c ON c.symbol = u.symbol
+WHERE u.active AND u.asset_type IN ('equity', 'etf')
+  AND (c.symbol IS NULL
+       OR (c.asked_at < now() - $1::interval AND coalesce(c.checked_at < now() - $2::interval, true)))
+ORDER BY u.tier, c.checked_at NULLS FIRST, u.symbol
+LIMIT $3
+ON CONFLICT (symbol) DO UPDATE SET asked_at = now() WHERE mine.asked_at < now() - $1::interval
+RETURNING symbol
+"""
+_CHECKED = "UPDATE corporate_action_checks SET checked_at = now(), source = $2 WHERE symbol = $1"
 _CLOSE_BEFORE = """
 SELECT moment, coalesce(
     (SELECT close FROM candles_daily
@@ -53,6 +66,27 @@ async def write(connection: Connection, actions: Sequence[CorporateAction]) -> W
     changed = [row["revision"] for row in await connection.fetch(_WRITE, *columns)]
     inserted = changed.count(0)
     return WriteResult(inserted, len(changed) - inserted, len(rows) - len(changed))
+
+
+async def claim(
+    database: Database, count: int, *, every: timedelta = timedelta(days=1), pause: timedelta
+) -> list[str]:
+    """Up to `count` active shares and funds whose actions were not told for `every`, nor asked for `pause`.
+
+    Of several who claim at once each gets others.
+    """
+    async with database.connection() as connection:
+        return [row["symbol"] for row in await connection.fetch(_CLAIM, pause, every, count)]
+
+
+async def store(
+    database: Database, symbol: str, source: str | None, actions: Sequence[CorporateAction]
+) -> WriteResult:
+    """`write` all that `source` tells of a claimed `symbol`, and remember that; `None`: nobody has it."""
+    async with database.transaction() as connection:
+        written = await write(connection, actions)
+        await connection.execute(_CHECKED, symbol, source)
+    return written
 
 
 async def read(database: Database, symbol: str, prefer: Sequence[str] = ()) -> list[CorporateAction]:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Iterator, Mapping
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager, contextmanager, suppress
 from typing import TypeAlias
 
 import asyncpg
@@ -16,6 +17,9 @@ Connection: TypeAlias = "asyncpg.Connection[asyncpg.Record] | PoolConnectionProx
 Pool: TypeAlias = "asyncpg.Pool[asyncpg.Record]"
 
 CONNECT_TIMEOUT_S = 10.0
+_LAST_WORD_S = 1.0  # for the server to confirm that it has given up a statement or a transaction
+_GRACE_S = 10.0
+"""How much later than the server we give up ourselves: a server that has frozen gives nothing up."""
 _UNREACHABLE = (
     OSError,
     asyncpg.PostgresConnectionError,
@@ -28,7 +32,12 @@ _REFUSED = (
     asyncpg.InvalidAuthorizationSpecificationError,
     asyncpg.InvalidCatalogNameError,
 )
-_LOST = (asyncpg.PostgresConnectionError, asyncpg.OperatorInterventionError, ConnectionResetError)
+_LOST = (
+    asyncpg.PostgresConnectionError,
+    asyncpg.OperatorInterventionError,
+    ConnectionResetError,
+    asyncpg.InternalClientError,  # the server said good-bye between two of our messages
+)
 _WAITED = (asyncpg.QueryCanceledError, asyncpg.LockNotAvailableError, asyncpg.DeadlockDetectedError)
 
 
@@ -49,8 +58,15 @@ class Database:
         statement_timeout_s: float = 60,
         lock_timeout_s: float = 30,
         idle_in_transaction_timeout_s: float = 60,
+        reset_sessions: bool = True,
+        grace_s: float = _GRACE_S,
     ) -> Database:
-        """Connect; raises `StorageError` when the server is out of reach, `ConfigError` on a wrong DSN."""
+        """Connect; raises `StorageError` when the server is out of reach, `ConfigError` on a wrong DSN.
+
+        `reset_sessions`: ask the server to forget the session's settings and locks after every use. Without
+        it a use costs one round trip less; for programs whose statements leave nothing in the session.
+        A server that does not answer is given up `grace_s` after it should have given up a statement itself.
+        """
         limits = {
             "statement_timeout": statement_timeout_s,
             "lock_timeout": lock_timeout_s,
@@ -62,7 +78,9 @@ class Database:
                 min_size=min_size,
                 max_size=max_size,
                 timeout=CONNECT_TIMEOUT_S,
+                command_timeout=statement_timeout_s + grace_s,
                 server_settings=_session_settings(limits),
+                reset=None if reset_sessions else _leave,
             )
         return cls(dsn, pool)
 
@@ -73,8 +91,17 @@ class Database:
     @asynccontextmanager
     async def transaction(self) -> AsyncIterator[Connection]:
         """A connection in a READ COMMITTED transaction: commits at the end, rolls back on an exception."""
-        async with self.connection() as connection, connection.transaction(isolation="read_committed"):
-            yield connection
+        async with self.connection() as connection:
+            transaction = connection.transaction(isolation="read_committed")
+            await transaction.start()
+            try:
+                yield connection
+            except BaseException:
+                with suppress(Exception):  # else closing the connection rolls back
+                    async with asyncio.timeout(_LAST_WORD_S):
+                        await transaction.rollback()
+                raise
+            await transaction.commit()
 
     @asynccontextmanager
     async def connection(self) -> AsyncIterator[Connection]:
@@ -88,8 +115,11 @@ class Database:
         try:
             with _working(self.dsn, connection):
                 yield connection
-        finally:
-            await self.pool.release(connection)
+        except BaseException:
+            with suppress(Exception):  # cut off, it would not answer: closed then, and the reason stays
+                await self.pool.release(connection, timeout=_LAST_WORD_S)
+            raise
+        await self.pool.release(connection)
 
 
 @contextmanager
@@ -114,6 +144,8 @@ def _working(dsn: str, connection: Connection) -> Iterator[None]:
         raise StorageError(
             f"PostgreSQL at {address(dsn)} gave up a statement: {error}. Try again."
         ) from error
+    except TimeoutError as error:
+        raise StorageError(f"PostgreSQL at {address(dsn)} does not answer. Try again.") from error
     except (*_LOST, asyncpg.InterfaceError) as error:
         # Also what asyncpg raises for arguments of a wrong type, which is no matter of the server.
         if isinstance(error, asyncpg.InterfaceError) and not _is_closed(connection):
@@ -126,6 +158,10 @@ def _is_closed(connection: Connection) -> bool:
         return connection.is_closed()
     except asyncpg.InterfaceError:  # cut, and already taken out of the pool
         return True
+
+
+async def _leave(_: Connection) -> None:
+    """What is left of a session when nothing has to be reset."""
 
 
 def _session_settings(limits_s: Mapping[str, float]) -> dict[str, str]:

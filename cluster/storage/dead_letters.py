@@ -6,7 +6,8 @@ from collections import defaultdict
 from dataclasses import dataclass
 
 from cluster.market.intervals import Interval
-from cluster.storage import backfill_enqueue
+from cluster.storage import audit, backfill_bell, backfill_enqueue
+from cluster.storage.audit import Author
 from cluster.storage.backfill_enqueue import Rules, Wanted
 from cluster.storage.backfill_records import Attempt, JobStatus, span_of, status_of
 from cluster.storage.database import Connection, Database
@@ -42,7 +43,15 @@ WHERE id = $1 RETURNING *
 _MERGE = """
 UPDATE backfill_jobs SET state = 'merged', merged_into = $2, requeue_count = requeue_count + 1 WHERE id = $1
 """
-_DELETE = "DELETE FROM backfill_jobs WHERE id = $1 AND state = 'dead' RETURNING id"
+# With it go the jobs that were merged into it, and all their attempts.
+_DELETE = """
+WITH RECURSIVE family AS (
+    SELECT id FROM backfill_jobs WHERE id = $1 AND state = 'dead'
+    UNION ALL
+    SELECT j.id FROM backfill_jobs j JOIN family ON j.merged_into = family.id),
+history AS (DELETE FROM backfill_attempts WHERE job_id IN (SELECT id FROM family))
+DELETE FROM backfill_jobs WHERE id = $1 AND state = 'dead' RETURNING symbol
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,18 +80,27 @@ async def _histories(connection: Connection, jobs: list[int]) -> dict[int, list[
     return found
 
 
-async def requeue(database: Database, job: int, rules: Rules) -> list[JobStatus]:
+async def requeue(database: Database, job: int, rules: Rules, *, by: Author | None = None) -> list[JobStatus]:
     """Have the range of a dead job fetched after all; the jobs that now have it, none for one not dead.
 
     It is the same job with all its attempts to go, and keeps its id and its history. Where others have come
-    to fetch a part of its range meanwhile, it is merged into the jobs that together cover it.
+    to fetch a part of its range meanwhile, it is merged into the jobs that together cover it. `by`: for the
+    audit log.
     """
+    covering = await _requeued(database, job, rules, by)
+    if covering:
+        await backfill_bell.ring(database)
+    return covering
+
+
+async def _requeued(database: Database, job: int, rules: Rules, by: Author | None) -> list[JobStatus]:
     async with database.transaction() as connection:
         row = await connection.fetchrow(_DEAD, job)
         if row is None:
             return []
         wanted = Wanted(row["symbol"], Interval(row["interval"]), span_of(row), row["tier"], row["provider"])
-        await backfill_enqueue.lock(connection, wanted)
+        await audit.record(connection, by, "dlq.requeue", str(job), symbol=wanted.symbol)
+        await backfill_enqueue.lock(connection, [wanted])
         if not await connection.fetchval(_IS_ACTIVE, *wanted.key, *wanted.span):
             revived = await connection.fetch(_REVIVE, job, rules.patience(wanted.tier))
             return [status_of(row) for row in revived]
@@ -91,7 +109,10 @@ async def requeue(database: Database, job: int, rules: Rules) -> list[JobStatus]
         return covering
 
 
-async def delete(database: Database, job: int) -> bool:
+async def delete(database: Database, job: int, *, by: Author | None = None) -> bool:
     """Forget a dead job and its attempts; False when there is no dead job of this id."""
-    async with database.connection() as connection:
-        return await connection.fetchval(_DELETE, job) is not None
+    async with database.transaction() as connection:
+        symbol = await connection.fetchval(_DELETE, job)
+        if symbol is not None:
+            await audit.record(connection, by, "dlq.delete", str(job), symbol=symbol)
+    return symbol is not None

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from datetime import datetime
 
 import numpy as np
@@ -63,19 +62,6 @@ FROM (
 ) AS kept
 ORDER BY timestamp
 """  # noqa: S608
-_COVERED = """
-SELECT feature_set, min(timestamp) AS first, max(timestamp) AS last, count(*) AS rows
-FROM feature_engineered_data WHERE symbol = $1 AND interval = $2 GROUP BY feature_set
-"""
-
-
-@dataclass(frozen=True)
-class Coverage:
-    """What is stored of one feature set: first and last bar open, and the number of rows."""
-
-    first: datetime
-    last: datetime
-    rows: int
 
 
 async def write(
@@ -124,20 +110,6 @@ async def read(
     opens = pa.array(microseconds(rows.pop("timestamp"))).cast(FEATURE_SCHEMA.field("timestamp").type)
     arrays = [opens, *(pa.array(feature, mask=np.isnan(feature)) for feature in rows.values())]
     return pa.Table.from_arrays(arrays, schema=FEATURE_SCHEMA)
-
-
-async def latest(
-    source: Database | str, symbol: str, interval: Interval, feature_set: str, rows: int = 1
-) -> pa.Table:
-    """The features of the last `rows` bars, oldest first; fewer, or none, when there are not as many."""
-    return await read(source, symbol, interval, feature_set, limit=rows, newest=True)
-
-
-async def covered(source: Database | str, symbol: str, interval: Interval) -> dict[str, Coverage]:
-    """By feature set what is stored of this symbol; empty when nothing is."""
-    async with opened(source) as database, database.connection() as connection:
-        found = await connection.fetch(_COVERED, symbol, interval)
-    return {row["feature_set"]: Coverage(row["first"], row["last"], row["rows"]) for row in found}
 
 
 def _columns(

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Literal
+
+import asyncpg
 
 from cluster.market.intervals import Interval
 from cluster.storage.backfill_merge import Span, subtract
@@ -18,9 +21,12 @@ _FIRST_RECHECK = timedelta(hours=1)
 _LONGEST_RECHECK = timedelta(days=30)
 
 _TAKE = """
-DELETE FROM known_gaps
-WHERE symbol = $1 AND interval = $2 AND provider = $3 AND start_ts < $5 AND end_ts > $4
-RETURNING start_ts, end_ts, cause, times_seen, seen_at, recheck_at
+DELETE FROM known_gaps g
+USING unnest($1::text[], $2::text[], $3::text[], $4::timestamptz[], $5::timestamptz[]) WITH ORDINALITY
+    AS asked (symbol, interval, provider, start_ts, end_ts, number)
+WHERE g.symbol = asked.symbol AND g.interval = asked.interval AND g.provider = asked.provider
+  AND g.start_ts < asked.end_ts AND g.end_ts > asked.start_ts
+RETURNING asked.number, g.start_ts, g.end_ts, g.cause, g.times_seen, g.seen_at, g.recheck_at
 """
 
 _KEEP = """
@@ -52,26 +58,53 @@ def recheck_after(times_seen: int) -> timedelta:
     return min(_LONGEST_RECHECK, _FIRST_RECHECK * int(4 ** min(times_seen - 1, 10)))
 
 
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """A provider was asked for all bars of `span`, and `holes` did not come."""
+
+    symbol: str
+    interval: Interval
+    provider: str
+    span: Span
+    holes: Sequence[Hole]
+
+
 async def record(
     connection: Connection, symbol: str, interval: Interval, provider: str, asked: Span, holes: Sequence[Hole]
 ) -> None:
-    """After `provider` was asked for `asked`, exactly `holes` are known to be empty in it.
+    """`record_many` of one."""
+    await record_many(connection, [Asked(symbol, interval, provider, asked, holes)])
 
-    What was known there before and has bars now is forgotten; what lies outside of `asked` stays.
+
+async def record_many(connection: Connection, asked: Sequence[Asked]) -> None:
+    """From now on exactly their holes are known to be empty in what was asked for; at least one is given.
+
+    What was known there before and has bars now is forgotten; what lies outside stays. Of one symbol,
+    interval and provider at most one may be given.
     """
-    key = (symbol, str(interval), provider)
-    before = await connection.fetch(_TAKE, *key, *asked)
-    rows: list[tuple[object, ...]] = [
-        (*key, *rest, row["cause"], row["times_seen"], row["seen_at"], row["recheck_at"], None)
-        for row in before
-        for rest in subtract(Span(row["start_ts"], row["end_ts"]), [asked])
+    keys = [(each.symbol, str(each.interval), each.provider) for each in asked]
+    columns = zip(*((*key, *each.span) for key, each in zip(keys, asked, strict=True)), strict=True)
+    known: dict[int, list[asyncpg.Record]] = defaultdict(list)
+    for row in await connection.fetch(_TAKE, *map(list, columns)):
+        known[row["number"] - 1].append(row)
+    rows = [
+        (*keys[number], *rest)
+        for number, each in enumerate(asked)
+        for rest in _kept(each, known.get(number, []))
     ]
-    for hole in holes:
-        seen = [row["times_seen"] for row in before if _overlap(row["start_ts"], row["end_ts"], hole.span)]
-        times = max(seen, default=0) + 1
-        rows.append((*key, *hole.span, hole.cause, times, None, None, recheck_after(times)))
     if rows:
         await connection.executemany(_KEEP, rows)
+
+
+def _kept(asked: Asked, before: Sequence[asyncpg.Record]) -> Iterator[tuple[object, ...]]:
+    """Range, cause, how often and when seen, when to look again, or after how long."""
+    for row in before:
+        for rest in subtract(Span(row["start_ts"], row["end_ts"]), [asked.span]):
+            yield *rest, row["cause"], row["times_seen"], row["seen_at"], row["recheck_at"], None
+    for hole in asked.holes:
+        seen = [row["times_seen"] for row in before if _overlap(row["start_ts"], row["end_ts"], hole.span)]
+        times = max(seen, default=0) + 1
+        yield *hole.span, hole.cause, times, None, None, recheck_after(times)
 
 
 async def to_skip(

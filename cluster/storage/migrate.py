@@ -12,8 +12,12 @@ from typing import Any
 import psycopg2
 import psycopg2.errors
 
+from cluster import logs
 from cluster.errors import StorageError
+from cluster.storage import timescale
 from cluster.storage.dsn import address, require_dsn
+
+log = logs.get(__name__)
 
 SCHEMA = Path(__file__).parent / "schema"
 
@@ -42,8 +46,12 @@ class Migration:
         return sha256(self.sql.encode()).hexdigest()
 
 
-def migrate(dsn: str, folder: Path = SCHEMA, *, lock_timeout_s: float = 120.0) -> list[str]:
+def migrate(
+    dsn: str, folder: Path = SCHEMA, *, lock_timeout_s: float = 120.0, use_timescale: timescale.Use = "auto"
+) -> list[str]:
     """Bring the database to the newest schema; returns the names applied, in order.
+
+    The candle tables become hypertables as `timescale.adopt` says.
 
     Any number of processes may call it at once: one works, the others wait and find nothing to do. Each file
     is one transaction, so one that fails leaves nothing half-done. Raises `StorageError` when a file fails,
@@ -57,7 +65,10 @@ def migrate(dsn: str, folder: Path = SCHEMA, *, lock_timeout_s: float = 120.0) -
         cursor = connection.cursor()
         _lock(cursor)
         cursor.execute(_LEDGER)
-        return _apply_missing(cursor, migrations)
+        applied = _apply_missing(cursor, migrations)
+        if folder == SCHEMA:
+            log.info("candle_storage", timescaledb=timescale.adopt(cursor, use_timescale))
+        return applied
     finally:
         connection.close()
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import asdict, dataclass, fields, replace
 from datetime import datetime
 from typing import Any
 
@@ -12,6 +12,8 @@ import asyncpg
 
 from cluster.errors import InputError
 from cluster.market.symbols import Instrument, Tier
+from cluster.storage import audit
+from cluster.storage.audit import Author
 from cluster.storage.database import Connection, Database
 
 _FIELDS = tuple(field.name for field in fields(Instrument))
@@ -36,10 +38,23 @@ SELECT {_COLUMNS} FROM symbol_universe
 WHERE ($1::text IS NULL OR tier = $1) AND (active OR NOT $2) AND symbol > $3
 ORDER BY symbol LIMIT $4
 """  # noqa: S608
+_LIST_AS_OF = f"""
+SELECT {_COLUMNS} FROM symbol_universe_history
+WHERE valid_from <= $5 AND (valid_to > $5 OR valid_to IS NULL)
+  AND ($1::text IS NULL OR tier = $1) AND (active OR NOT $2) AND symbol > $3
+ORDER BY symbol LIMIT $4
+"""  # noqa: S608
 _GET = f"SELECT {_COLUMNS} FROM symbol_universe WHERE symbol = $1"  # noqa: S608
+_SET_INACTIVE = """
+UPDATE symbol_universe SET active = false, updated_at = now()
+WHERE active AND symbol <> ALL ($1::text[]) RETURNING symbol
+"""
 _ADD_VERSION = """
 INSERT INTO universe_versions (version_tag, source_meta) VALUES ($1, $2::jsonb)
 RETURNING id, version_tag, source_meta, created_at
+"""
+_TAG = """
+SELECT $1 || '-' || to_char(clock_timestamp() AT TIME ZONE 'UTC', 'YYYYMMDD"T"HH24MISS.US"Z"')
 """
 _VERSIONS = """
 SELECT id, version_tag, source_meta, created_at FROM universe_versions
@@ -79,24 +94,57 @@ async def add_missing(
     return added
 
 
-async def add(database: Database, instrument: Instrument) -> bool:
-    """Add the instrument; False when its symbol is there already, which then stays as it is."""
-    async with database.connection() as connection:
-        return await connection.fetchval(_ADD_MISSING, *_row(instrument)) is not None
+async def add(database: Database, instrument: Instrument, *, by: Author | None = None) -> bool:
+    """Add the instrument, as a version; False when its symbol is there already, which then stays as it is."""
+    symbol = instrument.symbol
+    async with database.transaction() as connection:
+        if await connection.fetchval(_ADD_MISSING, *_row(instrument)) is None:
+            return False
+        await _own_version(connection, symbol, by, {"added": [symbol]})
+        await audit.record(connection, by, "symbol.add", symbol, after=asdict(instrument))
+    return True
 
 
-async def change(database: Database, symbol: str, changes: Mapping[str, Any]) -> Instrument | None:
-    """Set the fields in `changes`; answers what is there afterwards, None for an unknown symbol.
+async def change(
+    database: Database, symbol: str, changes: Mapping[str, Any], *, by: Author | None = None
+) -> Instrument | None:
+    """Set the fields in `changes`, as a version; answers what is there then, None for an unknown symbol.
 
-    Two changes of different fields at once are both kept.
+    Two changes of different fields at once are both kept. What changes nothing makes no version.
     """
     async with database.transaction() as connection:
         row = await connection.fetchrow(f"{_GET} FOR UPDATE", symbol)
         if row is None:
             return None
-        changed = replace(_instrument(row), **changes)
-        await connection.execute(_UPSERT, *_row(changed))
-    return changed
+        before = _instrument(row)
+        after = replace(before, **changes)
+        if after != before:
+            await connection.execute(_UPSERT, *_row(after))
+            await _own_version(connection, symbol, by, {"changed": [symbol]})
+            await audit.record(connection, by, "symbol.change", symbol, **_difference(before, after))
+    return after
+
+
+async def change_all(
+    database: Database,
+    changes: Mapping[str, Mapping[str, Any]],
+    version_tag: str,
+    source_meta: Mapping[str, Any],
+    *,
+    by: Author | None = None,
+) -> UniverseVersion:
+    """Set the fields of several symbols as one version, all of them or none; unknown symbols are left out."""
+    async with database.transaction() as connection:
+        changed = []
+        for symbol, fields_of_it in sorted(changes.items()):
+            row = await connection.fetchrow(f"{_GET} FOR UPDATE", symbol)
+            if row is not None:
+                await connection.execute(_UPSERT, *_row(replace(_instrument(row), **fields_of_it)))
+                changed.append(symbol)
+        version = await _add_version(connection, version_tag, {**source_meta, "changed": changed})
+        told = {symbol: dict(changes[symbol]) for symbol in changed}
+        await audit.record(connection, by, "symbols.change", version_tag, changes=told)
+    return version
 
 
 @dataclass(frozen=True)
@@ -106,24 +154,37 @@ class Imported:
     version: UniverseVersion
     added: list[str]
     changed: list[str]
+    deactivated: list[str]
     unchanged: int
 
 
 async def import_all(
-    database: Database, instruments: Sequence[Instrument], version_tag: str, source_meta: Mapping[str, Any]
+    database: Database,
+    instruments: Sequence[Instrument],
+    version_tag: str,
+    source_meta: Mapping[str, Any],
+    *,
+    deactivate_missing: bool = False,
+    by: Author | None = None,
 ) -> Imported:
     """Add or bring up to date all instruments and record the version, in one transaction.
 
-    The version keeps what was `added` and `changed`. A tag that is taken is an `InputError`, and nothing is
-    changed.
+    `deactivate_missing`: symbols that are not among them become inactive; otherwise they stay as they are.
+    The version keeps what was `added`, `changed` and `deactivated`. A tag that is taken is an `InputError`,
+    and nothing is changed.
     """
     async with database.transaction() as connection:
         rows = await connection.fetchmany(_IMPORT, sorted(map(_row, instruments)))
         added = [row["symbol"] for row in rows if row["added"]]
         changed = [row["symbol"] for row in rows if not row["added"]]
-        meta = {**source_meta, "added": added, "changed": changed}
-        version = await _add_version(connection, version_tag, meta)
-    return Imported(version, added, changed, len(instruments) - len(rows))
+        deactivated: list[str] = []
+        if deactivate_missing:
+            gone = await connection.fetch(_SET_INACTIVE, [each.symbol for each in instruments])
+            deactivated = sorted(row["symbol"] for row in gone)
+        done = {"added": added, "changed": changed, "deactivated": deactivated}
+        version = await _add_version(connection, version_tag, {**source_meta, **done})
+        await audit.record(connection, by, "symbols.import", version_tag, **source_meta, **done)
+    return Imported(version, added, changed, deactivated, len(instruments) - len(rows))
 
 
 async def listed(
@@ -133,10 +194,19 @@ async def listed(
     active_only: bool = True,
     after: str = "",
     limit: int | None = None,
+    as_of: datetime | None = None,
 ) -> list[Instrument]:
-    """Instruments by symbol; `after` and `limit` page through them."""
+    """Instruments by symbol; `after` and `limit` page through them.
+
+    `as_of`: as they were then. A symbol that was changed, set inactive or deleted later is answered as it
+    was, so nothing of today's knowledge gets in.
+    """
+    wanted = (tier, active_only, after, limit)
     async with database.connection() as connection:
-        rows = await connection.fetch(_LIST, tier, active_only, after, limit)
+        if as_of is None:
+            rows = await connection.fetch(_LIST, *wanted)
+        else:
+            rows = await connection.fetch(_LIST_AS_OF, *wanted, as_of)
     return [_instrument(row) for row in rows]
 
 
@@ -164,6 +234,27 @@ async def _add_version(
         raise InputError(f"universe version {version_tag!r} exists already; choose another tag") from error
     assert row is not None  # noqa: S101 (an insert that returns always gives its row)
     return _version(row)
+
+
+async def _own_version(
+    connection: Connection, symbol: str, by: Author | None, meta: Mapping[str, Any]
+) -> None:
+    """A version of a single write, named after symbol and time; nobody has to think of a tag.
+
+    Everybody may read versions, so who it was is told by the audit log alone.
+    """
+    tag = await connection.fetchval(_TAG, symbol)
+    source = {} if by is None else {"source": "manual"}
+    await _add_version(connection, tag, {**source, **meta})
+
+
+def _difference(before: Instrument, after: Instrument) -> dict[str, dict[str, Any]]:
+    old, new = asdict(before), asdict(after)
+    names = [name for name in old if old[name] != new[name]]
+    return {
+        "before": {name: old[name] for name in names},
+        "after": {name: new[name] for name in names},
+    }
 
 
 async def versions(database: Database, limit: int = 100, before: int | None = None) -> list[UniverseVersion]:

@@ -64,6 +64,7 @@ class BarRoutes:
     async def by_query(self, asked: Annotated[BarsRequest, Query()], accept: Accept = None) -> Response:
         """Stored bars, oldest first, as JSON, CSV, Arrow or Parquet.
 
+        Where none of 5m or 1h are stored in the range, they are made of minutes; their source is `rollup`.
         Other types than JSON tell the next page in the header `X-Next-Cursor`.
         """
         with problems.of_query():
@@ -94,7 +95,7 @@ class BarRoutes:
         start, end = _range_left(asked)
         database = await self._services.database()
         # One more tells whether there is a next page.
-        found = await stored_bars.read(
+        found = await stored_bars.read_or_roll(
             database, asked.symbol, asked.timeframe, start, end, limit + 1, newest=newest
         )
         more = len(found) > limit

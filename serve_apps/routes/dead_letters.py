@@ -5,14 +5,14 @@ from __future__ import annotations
 from http import HTTPStatus
 from typing import Annotated
 
-from fastapi import APIRouter, Depends, Path
+from fastapi import APIRouter, Depends, Path, Request
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
 from cluster.storage import dead_letters
 from cluster.storage.backfill_jobs import BackfillQueue
 from serve_apps import paging, problems
-from serve_apps.auth import admin_only
+from serve_apps.auth import admin_only, author
 from serve_apps.paging import Cursor, Limit
 from serve_apps.routes.ops import job_of
 from serve_apps.schemas import BackfillAccepted, BackfillAttempt, DeadLetter, DeadLetterPage
@@ -29,11 +29,10 @@ class DeadLetterRoutes:
 
     def router(self) -> APIRouter:
         """All routes."""
-        settings = self._services.settings
         router = APIRouter(
             prefix="/ops/dlq/backfills",
             tags=["operations"],
-            dependencies=[Depends(admin_only(settings.admin_api_key, settings.api_key))],
+            dependencies=[Depends(admin_only(self._services))],
         )
         router.add_api_route("", self.listed, responses=problems.documented(401, 403, 422, 503))
         one = problems.documented(401, 403, 404, 422, 503)
@@ -54,24 +53,25 @@ class DeadLetterRoutes:
         items, next_cursor = paging.head(found, lambda each: str(each.job.id), limit)
         return DeadLetterPage(items=[_letter(each) for each in items], next_cursor=next_cursor)
 
-    async def requeue(self, id: JobId) -> BackfillAccepted:  # noqa: A002 - its name
+    async def requeue(self, id: JobId, request: Request) -> BackfillAccepted:  # noqa: A002 - its name
         """Put a given-up job into the queue again, under its id and with its history.
 
         A second call changes nothing. Where other jobs fetch a part of the range, those that cover it are
         answered.
         """
         queue = BackfillQueue(await self._services.database())
-        jobs = await dead_letters.requeue(await self._services.database(), id, queue.rules)
+        database = await self._services.database()
+        jobs = await dead_letters.requeue(database, id, queue.rules, by=author(request))
         if not jobs and (found := await queue.get(id)) is not None:
             jobs = [found]
         if not jobs:
             raise _unknown(id)
         return BackfillAccepted(job_ids=[job.id for job in jobs], jobs=[job_of(job) for job in jobs])
 
-    async def delete(self, id: JobId) -> Response:  # noqa: A002 - its name
+    async def delete(self, id: JobId, request: Request) -> Response:  # noqa: A002 - its name
         """Forget a given-up job and its history."""
         database = await self._services.database()
-        if await dead_letters.delete(database, id):
+        if await dead_letters.delete(database, id, by=author(request)):
             return Response(status_code=HTTPStatus.NO_CONTENT)
         found = await BackfillQueue(database).get(id)
         if found is None:

@@ -14,7 +14,9 @@ from cluster.backfill.scan import Scan
 from cluster.errors import UnknownSymbol
 from cluster.market import calendars
 from cluster.market.instants import to_moment
+from cluster.market.intervals import Interval
 from cluster.market.symbols import Instrument
+from cluster.providers.protocol import Quote
 from cluster.storage import newest_bar
 from cluster.storage.newest_bar import NewestBar
 from serve_apps import problems
@@ -40,27 +42,56 @@ class PriceRoutes:
         return router
 
     async def price(self, symbol: SymbolPath) -> Price:
-        """The newest stored price, how old it is, and whether a later one should be there."""
+        """The newest price, how old it is, and whether a later one should be there.
+
+        That is the newest stored bar; when the calendar has a later one, or none is stored, a provider is
+        asked for its last price, within its limits and for two seconds at most.
+        """
         try:
             instrument = await self._services.instrument(symbol)
         except UnknownSymbol as error:
             raise HTTPException(HTTPStatus.NOT_FOUND, str(error)) from None
         bars = await newest_bar.of_each_interval(await self._services.database(), symbol)
-        if not bars:
+        stored = await asyncio.to_thread(_newest, instrument, bars, self._services.clock.now())
+        if stored is not None and not stored.stale:
+            return stored
+        quote = await self._services.quotes.latest(instrument)
+        if quote is not None and (stored is None or quote.ts > stored.as_of):
+            return await asyncio.to_thread(_of_quote, instrument, quote, self._services.clock.now())
+        if stored is None:
             raise HTTPException(
                 HTTPStatus.NOT_FOUND, f"{symbol} has no bars yet; `finsight backfill {symbol}` fetches them."
             )
-        return await asyncio.to_thread(_newest, instrument, bars, self._services.clock.now())
+        return stored
 
 
-def _newest(instrument: Instrument, bars: list[NewestBar], now: datetime) -> Price:
+def _of_quote(instrument: Instrument, quote: Quote, now: datetime) -> Price:
+    return Price(
+        symbol=instrument.symbol,
+        price=quote.price,
+        currency=quote.currency or instrument.currency,
+        kind="quote",
+        ts=quote.ts,
+        interval=None,
+        is_final=None,
+        source=quote.source,
+        as_of=quote.ts,
+        age_seconds=max(0.0, (now - quote.ts).total_seconds()),
+        stale=_has_later(instrument, Interval.M1, quote.ts, now),
+    )
+
+
+def _newest(instrument: Instrument, bars: list[NewestBar], now: datetime) -> Price | None:
     """The price that held last; of equals that of the shortest bar."""
+    if not bars:
+        return None
     held = [(_held_at(instrument, bar), bar) for bar in bars]
     as_of, bar = max(held, key=lambda each: each[0])
     return Price(
         symbol=instrument.symbol,
         price=bar.close,
         currency=instrument.currency,
+        kind="bar",
         ts=bar.ts,
         interval=bar.interval,
         is_final=bar.is_final,
@@ -83,7 +114,11 @@ def _held_at(instrument: Instrument, bar: NewestBar) -> datetime:
 
 def _is_stale(instrument: Instrument, bar: NewestBar, now: datetime) -> bool:
     """Whether the calendar has a later bar that has closed, and had its time to arrive."""
-    settled = settled_end(now, bar.interval, now, Scan().grace_s)
     start = bar.ts + _TICK if bar.is_final else bar.ts  # one that still runs is itself awaited
-    end = min(settled, bar.ts + _LONGEST_CLOSURE)
-    return end > start and len(calendars.expected_opens(instrument.calendar, bar.interval, start, end)) > 0
+    return _has_later(instrument, bar.interval, start, now)
+
+
+def _has_later(instrument: Instrument, interval: Interval, start: datetime, now: datetime) -> bool:
+    """Whether a bar opens at `start` or later that has closed, and had its time to arrive."""
+    end = min(settled_end(now, interval, now, Scan().grace_s), start + _LONGEST_CLOSURE)
+    return end > start and len(calendars.expected_opens(instrument.calendar, interval, start, end)) > 0

@@ -16,7 +16,7 @@ from cluster.market.symbols import Instrument, Tier
 from cluster.market.universe_csv import default_calendar, require_calendar
 from cluster.storage import universe
 from serve_apps import body, paging, problems
-from serve_apps.auth import admin_only
+from serve_apps.auth import admin_only, author
 from serve_apps.market_schemas import (
     NewSymbol,
     SymbolChange,
@@ -27,6 +27,7 @@ from serve_apps.market_schemas import (
     UniverseVersion,
 )
 from serve_apps.paging import Cursor, Limit
+from serve_apps.schemas import Moment
 from serve_apps.services import Services
 
 
@@ -42,8 +43,7 @@ class SymbolRoutes:
         read = problems.documented(422, 503)
         router.add_api_route("/symbols", self.listed, responses=read)
         router.add_api_route("/universe/versions", self.versions, responses=read)
-        settings = self._services.settings
-        write = APIRouter(dependencies=[Depends(admin_only(settings.admin_api_key, settings.api_key))])
+        write = APIRouter(dependencies=[Depends(admin_only(self._services))])
         write.add_api_route(
             "/symbols/{symbol}",
             self.add,
@@ -67,6 +67,13 @@ class SymbolRoutes:
         self,
         tier: Annotated[Tier | None, Query(description="Only of this tier.")] = None,
         everything: Annotated[bool, Query(alias="all", description="Inactive ones too.")] = False,  # noqa: FBT002 - a query parameter
+        as_of: Annotated[
+            Moment | None,
+            Query(
+                description="The universe as it was then: with symbols that were changed, set inactive or "
+                "deleted later, and in the tiers that they had. A time to come counts as now. Default: now."
+            ),
+        ] = None,
         cursor: Cursor = None,
         limit: Limit = 100,
     ) -> SymbolPage:
@@ -78,6 +85,7 @@ class SymbolRoutes:
             active_only=not everything,
             after=after,
             limit=limit + 1,
+            as_of=as_of,
         )
         items, next_cursor = paging.head(found, lambda each: each.symbol, limit)
         return SymbolPage(items=[_entry(each) for each in items], next_cursor=next_cursor)
@@ -87,7 +95,7 @@ class SymbolRoutes:
         new = await body.read(request, NewSymbol, self._services.settings.max_body_bytes)
         calendar = await _known(new.calendar or default_calendar(new.asset_type))
         instrument = Instrument(symbol, calendar=calendar, **new.model_dump(exclude={"calendar"}))
-        if not await universe.add(await self._services.database(), instrument):
+        if not await universe.add(await self._services.database(), instrument, by=author(request)):
             raise HTTPException(
                 HTTPStatus.CONFLICT,
                 f"{symbol} is in the universe already; PATCH /symbols/{symbol} changes it.",
@@ -101,7 +109,8 @@ class SymbolRoutes:
         wanted = await body.read(request, SymbolChange, self._services.settings.max_body_bytes)
         if wanted.calendar is not None:
             await _known(wanted.calendar)
-        changed = await universe.change(await self._services.database(), symbol, wanted.changes())
+        database = await self._services.database()
+        changed = await universe.change(database, symbol, wanted.changes(), by=author(request))
         if changed is None:
             raise HTTPException(
                 HTTPStatus.NOT_FOUND,

@@ -11,11 +11,13 @@ from typing import Any
 import pytest
 
 from cluster.settings import environment_names
+from tests.conformance import candle_servers
 from tests.docs import pages
 from tests.docs.render import cli
 
 _WRITTEN = [page for page in pages.all_pages() if page.name not in {"cli.md", "CHANGELOG.md"}]
 _OUTSIDE = {"FINSIGHT_CONFIG"}  # read before there are settings
+_OF_TESTS = {candle_servers.VARIABLE, "FINSIGHT_CHAOS_SEED"}  # no program reads it
 
 
 @pytest.mark.parametrize("page", _WRITTEN, ids=lambda page: str(page.relative_to(pages.ROOT)))
@@ -30,7 +32,7 @@ def test_the_readme_names_every_group_of_commands() -> None:
 
 
 def test_documented_environment_names_are_settings() -> None:
-    known = {*environment_names().values(), *_OUTSIDE}
+    known = {*environment_names().values(), *_OUTSIDE, *_OF_TESTS}
     for page in pages.all_pages():
         named = set(re.findall(r"\b((?:FINSIGHT|BACKFILL)_[A-Z0-9_]+)\b", page.read_text()))
         assert named <= known, page

@@ -8,6 +8,7 @@ import subprocess
 import tempfile
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -127,6 +128,15 @@ def test_the_same_job_is_found_while_it_runs_and_can_be_stopped(submissions: Sub
     assert second != first
     submissions.stop(second)
     assert submissions.follow(second).status == "STOPPED"
+
+
+def test_those_who_ask_for_the_same_at_the_same_moment_get_one_job(submissions: Submissions) -> None:
+    words = ["--interval", "30m"]
+    with ThreadPoolExecutor(4) as pool:
+        ids = set(pool.map(lambda _: submissions.submit("features", words), range(4)))
+    [only] = ids
+    assert submissions.follow(only).ok
+    assert [one.submission_id for one in submissions.listed() if one.arguments == "--interval 30m"] == [only]
 
 
 def test_an_unknown_job_is_not_waited_for(submissions: Submissions) -> None:

@@ -18,6 +18,7 @@ from starlette.testclient import TestClient
 
 from cluster.settings import Settings
 from serve_apps import bar_formats
+from tests.conftest import execute
 from tests.serve.conftest import started
 
 pytestmark = pytest.mark.postgres
@@ -260,3 +261,25 @@ def test_others_are_answered_while_a_large_answer_is_made(
         assert client.get("/health").status_code == 200
         may_go_on.set()
         assert large.result(60).status_code == 200
+
+
+def test_hours_that_no_provider_gave_are_made_of_minutes(settings: Settings, client: TestClient) -> None:
+    minute = (
+        "INSERT INTO candles_intraday (symbol, interval, ts, open, high, low, close, volume, source) "
+        "SELECT 'SPX', '1m', ts, 5, 6, 4, 5, 2, 'hand' FROM generate_series("
+        "'2018-12-24 14:30+00'::timestamptz, '2018-12-24 15:59+00', '1 minute') AS ts"
+    )
+    dsn = settings.require_database_url()
+    execute(dsn, "SELECT ensure_candle_partition('1m', '2018-12-24')")
+    execute(dsn, minute)
+    try:
+        page = asked(client, timeframe="5m", start="2018-12-24T14:30:00Z", limit=2)
+        assert [(bar["ts"][11:16], bar["volume"], bar["source"]) for bar in page["items"]] == [
+            ("14:30", 10.0, "rollup"),
+            ("14:35", 10.0, "rollup"),
+        ]
+        rest = asked(client, timeframe="5m", start="2018-12-24T14:30:00Z", cursor=page["next_cursor"])
+        assert [bar["ts"][11:16] for bar in rest["items"]][:1] == ["14:40"]
+        assert len(rest["items"]) == 16
+    finally:
+        execute(dsn, "DELETE FROM candles_intraday WHERE symbol = 'SPX'")

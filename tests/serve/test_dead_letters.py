@@ -15,6 +15,7 @@ from cluster.settings import Settings
 from cluster.storage.backfill_jobs import BackfillQueue
 from cluster.storage.database import Database
 from tests.serve.conftest import ADMIN_KEY, USER_KEY, started
+from tests.serve.test_reload import rows
 
 pytestmark = pytest.mark.postgres
 
@@ -116,3 +117,19 @@ def test_only_an_administrator_sees_and_changes_them(
 def test_an_impossible_id_is_refused(replica: TestClient, job: str) -> None:
     assert replica.post(f"{PATH}/requeue/{job}", headers=ADMIN).status_code == 422
     assert replica.delete(f"{PATH}/{job}", headers=ADMIN).status_code == 422
+
+
+def test_what_an_administrator_does_to_the_queue_is_in_the_audit_log(
+    replica: TestClient, database_url: str
+) -> None:
+    msft, aapl = (item["id"] for item in listed(replica)["items"])
+    replica.post(f"{PATH}/requeue/{msft}", headers={**ADMIN, "X-Request-ID": "r-1"})
+    replica.post(f"{PATH}/requeue/{msft}", headers=ADMIN)  # changes nothing
+    replica.delete(f"{PATH}/{aapl}", headers=ADMIN)
+    replica.delete(f"{PATH}/{aapl}", headers=ADMIN)
+    log = rows(database_url, "SELECT action, target, detail->>'symbol' FROM audit_log ORDER BY id")
+    assert log == [("dlq.requeue", str(msft), "MSFT"), ("dlq.delete", str(aapl), "AAPL")]
+    [(who, request)] = rows(
+        database_url, "SELECT who, request_id FROM audit_log WHERE action = 'dlq.requeue'"
+    )
+    assert (who.startswith("admin key "), request) == (True, "r-1")

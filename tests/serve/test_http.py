@@ -31,6 +31,8 @@ SERVED = {
     ("GET", "/health/detailed"),
     ("GET", "/metrics"),
     ("GET", "/stats/providers"),
+    ("GET", "/stats/cadence"),
+    ("POST", "/ops/reload"),
     ("POST", "/ops/backfill"),
     ("GET", "/ops/backfill/{id}"),
     ("GET", "/ops/dlq/backfills"),

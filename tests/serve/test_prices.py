@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+from collections.abc import Mapping
+from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import pytest
+from starlette.testclient import TestClient
 
+from cluster.clock import FakeClock
+from cluster.errors import ProviderDown
+from cluster.providers.protocol import Quote
 from cluster.settings import Settings
+from serve_apps.quotes import Quotes, QuoteSource
 from tests.integration.storage.bar_tables import bar
 from tests.serve.market import replica
+from tests.serve.test_quotes import Telling
 
 pytestmark = pytest.mark.postgres
 
@@ -31,6 +39,7 @@ def test_the_price_is_the_close_of_the_bar_that_ended_last(settings: Settings, d
             "symbol": "AAPL",
             "price": 10.5,
             "currency": "USD",
+            "kind": "bar",
             "ts": "2025-11-28T17:59:00Z",
             "interval": "1m",
             "is_final": True,
@@ -101,3 +110,69 @@ def test_a_symbol_without_a_price_is_a_problem(
         answer = client.get(f"/stocks/{symbol}/price")
     assert (answer.status_code, answer.headers["content-type"]) == (status, "application/problem+json")
     assert text in answer.json()["detail"]
+
+
+MONDAY = datetime(2025, 12, 1, 15, 0, tzinfo=UTC)
+TOLD = Quote("AAPL", 281.5, MONDAY - timedelta(seconds=4), "finnhub")
+
+
+def told_by(client: TestClient, sources: Mapping[str, QuoteSource], symbol: str = "AAPL") -> dict[str, Any]:
+    """The price, when the replica has these gateways."""
+    app: Any = client.app
+    app.state.services.quotes = Quotes(lambda: sources, FakeClock(MONDAY), timeout_s=0.2)
+    found: dict[str, Any] = client.get(f"/stocks/{symbol}/price").json()
+    return found
+
+
+def test_when_the_newest_bar_is_stale_a_provider_is_asked(settings: Settings, database_url: str) -> None:
+    with replica(settings, database_url, MONDAY, bar(ts=at(28, 17, 59))) as client:
+        assert told_by(client, {"cheap": Telling(TOLD)}) == {
+            "symbol": "AAPL",
+            "price": 281.5,
+            "currency": "USD",
+            "kind": "quote",
+            "ts": "2025-12-01T14:59:56Z",
+            "interval": None,
+            "is_final": None,
+            "source": "finnhub",
+            "as_of": "2025-12-01T14:59:56Z",
+            "age_seconds": 4.0,
+            "stale": False,
+        }
+
+
+def test_nobody_is_asked_while_the_newest_bar_is_new_enough(settings: Settings, database_url: str) -> None:
+    source = Telling(TOLD)
+    with replica(settings, database_url, at(28, 18, 0, 30), bar(ts=at(28, 17, 59))) as client:
+        assert told_by(client, {"cheap": source})["kind"] == "bar"
+    assert source.asked == 0
+
+
+def test_a_symbol_without_bars_has_the_price_that_a_provider_tells(
+    settings: Settings, database_url: str
+) -> None:
+    with replica(settings, database_url, MONDAY) as client:
+        assert told_by(client, {"cheap": Telling(TOLD)})["price"] == 281.5
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        Telling(ProviderDown("gone")),
+        Telling(Quote("AAPL", 1.0, at(28, 17, 0), "old")),  # before the bar
+    ],
+)
+def test_the_stale_bar_is_answered_when_nobody_tells_a_newer_price(
+    settings: Settings, database_url: str, source: Telling
+) -> None:
+    with replica(settings, database_url, MONDAY, bar(ts=at(28, 17, 59), close=10.5)) as client:
+        found = told_by(client, {"cheap": source})
+    assert (found["price"], found["source"], found["kind"]) == (10.5, "synthetic", "bar")
+    assert (found["stale"], found["age_seconds"]) == (True, (MONDAY - at(28, 18, 0)).total_seconds())
+
+
+def test_a_quote_of_yesterday_is_stale_and_pence_stay_pence(settings: Settings, database_url: str) -> None:
+    pence = Quote("AAPL", 72.5, at(28, 18, 0), "yahoo", "GBp")
+    with replica(settings, database_url, MONDAY) as client:
+        found = told_by(client, {"cheap": Telling(pence)})
+    assert (found["stale"], found["currency"]) == (True, "GBp")

@@ -89,6 +89,12 @@ def test_versions_come_page_by_page_newest_first(replica: TestClient) -> None:
     assert second["next_cursor"] is None
 
 
+def test_a_version_tells_everybody_what_was_changed_and_nobody_by_which_key(replica: TestClient) -> None:
+    assert replica.patch("/symbols/AAPL", json={"tier": "T1"}, headers=ADMIN).status_code == 200
+    newest = replica.get("/universe/versions", params={"limit": 1}).json()["items"][0]
+    assert newest["source_meta"] == {"source": "manual", "changed": ["AAPL"]}
+
+
 @pytest.mark.parametrize("path", ["/symbols", "/universe/versions"])
 @pytest.mark.parametrize("cursor", ["!", "JzsgRFJPUCBUQUJMRQ", "AAAA", "LTE", "w6Q"])
 def test_a_cursor_of_somebody_elses_making_is_refused(replica: TestClient, path: str, cursor: str) -> None:

@@ -16,7 +16,7 @@ from __future__ import annotations
 import json
 import re
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -27,6 +27,7 @@ from starlette.requests import Request
 from starlette.responses import HTMLResponse, Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from tests.services.asked import Asked
 from tests.services.binance_limits import Refused, WeightLimit
 from tests.services.serving import serving
 
@@ -62,15 +63,6 @@ _JSON = "application/json;charset=UTF-8"
 _SPELLING = re.compile(r"[A-Z0-9._-]{1,20}")
 
 Kline = list[int | str]
-
-
-@dataclass(frozen=True)
-class Asked:
-    """One request as it came."""
-
-    path: str
-    params: Mapping[str, str]
-    headers: Mapping[str, str]
 
 
 @dataclass
@@ -139,7 +131,7 @@ class Binance:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
         request = Request(scope, receive)
-        self.asked.append(Asked(request.url.path, dict(request.query_params), dict(request.headers)))
+        self.asked.append(Asked.of(request))
         fault = self.faults.popleft() if self.faults else self.outage
         answer = fault or self._answer(request)
         await answer(scope, receive, send)

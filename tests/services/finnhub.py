@@ -18,6 +18,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from tests.services.asked import Asked
 from tests.services.serving import serving
 
 RESOLUTIONS = ("1", "5", "15", "30", "60", "D", "W", "M")
@@ -33,15 +34,6 @@ Candle = tuple[float | None, float, float, float, float]
 """Open, high, low, close and volume."""
 
 
-@dataclass(frozen=True)
-class Asked:
-    """One request as it came."""
-
-    path: str
-    params: Mapping[str, str]
-    headers: Mapping[str, str]
-
-
 @dataclass
 class Finnhub:
     """The service with one key, and what it has been asked."""
@@ -50,6 +42,10 @@ class Finnhub:
     key: str = "t0k3nft3sts"
     premium: bool = True
     """Whether the plan includes candles."""
+    tells_splits: bool = True
+    """Whether it includes splits, too."""
+    splits: dict[str, dict[str, float]] = field(default_factory=dict)
+    """New shares for an old one by symbol and date; daily candles are to be put divided by them."""
     a_minute: int = 60
     faults: deque[ASGIApp] = field(default_factory=deque)
     """Each answers one request in the place of the service."""
@@ -73,7 +69,7 @@ class Finnhub:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
         request = Request(scope, receive)
-        asked = Asked(request.url.path, dict(request.query_params), dict(request.headers))
+        asked = Asked.of(request)
         self.asked.append(asked)
         answer = self.faults.popleft() if self.faults else self._answer(asked)
         await answer(scope, receive, send)
@@ -109,13 +105,23 @@ class Finnhub:
     def _document(self, asked: Asked) -> tuple[int, object]:
         if asked.path == "/api/v1/quote":
             return 200, self.quotes.get(asked.params.get("symbol", ""), UNKNOWN_QUOTE)
-        if asked.path != "/api/v1/stock/candle":
+        if asked.path not in ("/api/v1/stock/candle", "/api/v1/stock/split"):
             return 404, {"error": "Not found"}
-        if not self.premium:
+        if not self.premium or (asked.path.endswith("split") and not self.tells_splits):
             return 403, {"error": NO_ACCESS}
+        if asked.path.endswith("split"):
+            return 200, self._told_splits(asked.params)
         if asked.params.get("resolution") not in RESOLUTIONS:
             return 422, {"error": "Wrong resolution"}
         return 200, self._series(asked.params)
+
+    def _told_splits(self, params: Mapping[str, str]) -> object:
+        told = self.splits.get(params["symbol"], {})
+        return [
+            {"symbol": params["symbol"], "date": day, "fromFactor": 1, "toFactor": factor}
+            for day, factor in told.items()
+            if params["from"] <= day <= params["to"]
+        ]
 
     def _series(self, params: Mapping[str, str]) -> object:
         first, last = int(params["from"]), int(params["to"])

@@ -39,7 +39,8 @@ class Whole:
             if not name.startswith(("FINSIGHT_", "RAY_", "MLFLOW_", "DATABASE_URL", "REDIS_URL"))
         }
         ports = {f"FINSIGHT_{name}_PORT": str(port) for name, port in self.ports.items()}
-        return {**inherited, **ports, "FINSIGHT_HOME": str(self.home), "NO_COLOR": "1"}
+        soon = {"FINSIGHT_GAP_SCAN_S": "5"}  # nobody waits a minute for what is looked for
+        return {**inherited, **ports, **soon, "FINSIGHT_HOME": str(self.home), "NO_COLOR": "1"}
 
     @property
     def instance(self) -> Instance:
@@ -103,7 +104,7 @@ class Whole:
             return None
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def finsight() -> Iterator[Whole]:
     """An instance in a folder with a space in its name; stopped at the end, however far it came."""
     home = Path(tempfile.mkdtemp(prefix="finsight home "))

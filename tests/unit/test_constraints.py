@@ -19,7 +19,7 @@ def pins(requirements: list[str]) -> dict[str, str]:
 def test_every_pinned_requirement_is_pinned_to_the_same_version_for_the_installer() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     extras = project["optional-dependencies"]
-    required = pins(project["dependencies"]) | pins(extras["dev"])
+    required = pins(project["dependencies"]) | pins(extras["dev"]) | pins(extras["bench"])
     constraints = pins((ROOT / "constraints.txt").read_text().splitlines())
 
     assert len(required) > 30

@@ -9,9 +9,9 @@ from hypothesis import strategies as st
 
 from cluster.errors import ConfigError, InputError, NotRunning
 from cluster.ports import free_port
-from cluster.submission import Progress, Submission, Submissions, _Log, spoken
+from cluster.submission import Progress, Submission, Submissions, _Log, _next_id, spoken
 
-ID = "train-20261121T061500-ab12"
+ID = "train-7"
 LOG = f"""2026-11-21 06:15:00 INFO job_manager.py:568 -- Runtime env is setting up.
 Running entrypoint for job {ID}: exec /usr/bin/python -m jobs.train
 {{"progress": 0, "what": "reading bars"}}
@@ -70,6 +70,14 @@ def test_anything_else_is_talk(line: str) -> None:
 def test_a_progress_of_a_wrong_shape_is_talk() -> None:
     _, progress, talk = read(f'Running entrypoint for job {ID}: x\n{{"progress": "half"}}\n')
     assert (progress, talk) == ([], ['{"progress": "half"}'])
+
+
+def test_callers_at_the_same_moment_choose_the_same_id_and_later_ones_the_next() -> None:
+    assert _next_id("train", "", []) == "train-1"
+    assert _next_id("train", "", ["train-1", "train-9", "train-10"]) == "train-11"
+    first = _next_id("ingest", "--provider sample", [])
+    assert _next_id("ingest", "--provider sample", [first]) == first.removesuffix("1") + "2"
+    assert _next_id("ingest", "--provider synthetic", []) != first
 
 
 def test_only_our_jobs_can_be_submitted() -> None:

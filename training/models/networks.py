@@ -1,4 +1,4 @@
-"""Networks by name: build from a JSON architecture, weights to and from safetensors."""
+"""Networks by name: build from a JSON architecture, weights to safetensors."""
 
 from __future__ import annotations
 
@@ -37,10 +37,3 @@ def weights(network: nn.Module) -> bytes:
     """The network's parameters as safetensors."""
     state = {name: value.detach().cpu().contiguous() for name, value in network.state_dict().items()}
     return safetensors.torch.save(state)
-
-
-def restore(description: Mapping[str, Any], tensors: bytes) -> nn.Module:
-    """The trained network of `architecture` and `weights`, ready to infer."""
-    network = build(description)
-    network.load_state_dict(safetensors.torch.load(tensors))
-    return network.eval()

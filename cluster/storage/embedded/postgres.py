@@ -154,6 +154,8 @@ class EmbeddedPostgres:
     def _launch(self) -> None:
         if self._port:
             require_free(self._port, "the embedded PostgreSQL", "FINSIGHT_POSTGRES_PORT")
+        if self._process is not None:
+            self._process.poll()  # our child has crashed: let the system forget it
         self._configure(self._data, self._port or self._last_port() or free_port())
         self._recover_from_kill()
         # Not by pg_ctl, which hands our path to a shell.

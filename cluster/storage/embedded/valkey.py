@@ -81,6 +81,8 @@ class EmbeddedValkey:
     def _launch(self) -> None:
         if self._port:
             require_free(self._port, "the embedded Valkey", "FINSIGHT_REDIS_PORT")
+        if self._process is not None:
+            self._process.poll()  # our child has crashed: let the system forget it
         port = self._port or self._last_port() or free_port()
         self._configuration.touch(mode=0o600)
         # Its paths are relative to the folder it is started in: so nothing in our path can break the syntax.

@@ -13,8 +13,8 @@ from tests.conftest import execute
 
 _NAME = "backfill_tests"
 _EMPTY = """
-TRUNCATE backfill_jobs, backfill_attempts, known_gaps, symbol_universe, candles_daily, candles_intraday,
-         effect
+TRUNCATE backfill_jobs, backfill_attempts, backfill_pauses, known_gaps, symbol_universe,
+         candles_daily, candles_intraday, gaps, gap_watermarks, calendar_overrides, effect
 """
 
 
@@ -32,6 +32,8 @@ async def database(backfill_dsn: str) -> AsyncIterator[Database]:
     """A pool on empty tables."""
     database = await Database.open(backfill_dsn)
     await database.pool.execute(_EMPTY)
+    await database.pool.execute("UPDATE rollup_state SET kept_from = '-infinity'")
+    await database.pool.execute("DELETE FROM gap_dirty_ranges")  # in which emptying the bars is noted
     yield database
     await database.close()
 

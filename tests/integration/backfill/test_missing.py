@@ -107,6 +107,18 @@ async def test_the_range_begins_with_the_oldest_bar_of_each_symbol(database: Dat
     ]
 
 
+async def test_minutes_that_were_given_up_for_their_age_are_not_missing(database: Database) -> None:
+    await store(database, *(bar("BTC-USD", minute(number)) for number in (0, 2, 4, 6)))
+    await store(database, bar("BTC-USD", minute(0), interval="15m"))
+    await database.pool.execute("UPDATE rollup_state SET kept_from = $1", minute(3))
+    kept = [("BTC-USD", Gap(minute(number), minute(number + 1), 1), OPEN) for number in (3, 5)]
+    assert await found(database, BTC, start=minute(1), end=minute(7)) == kept
+    assert await found(database, BTC, start=None, end=minute(7)) == kept
+    assert await found(database, BTC, end=minute(3)) == []
+    longer = await found(database, BTC, end=minute(30), interval=Interval.M15)
+    assert longer == [("BTC-USD", Gap(minute(15), minute(30), 1), OPEN)]
+
+
 async def test_each_missing_bar_has_the_cause_that_explains_it(
     database: Database, queue: BackfillQueue
 ) -> None:

@@ -8,7 +8,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from cluster.backfill.route import Route, session_of
+from cluster.backfill.route import Route
 from cluster.backfill.worker import Worker
 from cluster.clock import FakeClock
 from cluster.errors import ProviderDown
@@ -27,17 +27,6 @@ from cluster.storage.database import Database
 M1 = Interval.M1
 T = datetime(2025, 10, 8, 14, tzinfo=UTC)
 NOW = datetime(2025, 10, 9, tzinfo=UTC)
-
-
-def test_a_session_is_that_of_the_exchange() -> None:
-    def at(hour: int, minute: int = 0) -> datetime:
-        return datetime(2025, 10, 8, hour, minute, tzinfo=UTC)
-
-    day = timedelta(days=1)
-    assert session_of("XNYS", T) == (at(13, 30), at(20))
-    assert session_of("XNYS", at(20)) == (at(20), at(20))  # closed
-    assert session_of("XASX", at(1)) == (at(23) - day, at(5))  # Sydney opened the day before by UTC
-    assert session_of("24/7", T) == (at(0), at(0) + day)
 
 
 def table(symbol: str, source: str, start: datetime, count: int) -> pa.Table:

@@ -5,21 +5,25 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
+from typing import NoReturn
 
 import numpy as np
 import pyarrow as pa
 import pytest
 
+from cluster import metrics
 from cluster.backfill.scan import scan
 from cluster.backfill.worker import Worker
 from cluster.clock import FakeClock
 from cluster.errors import (
     FinSightError,
+    Interrupted,
     InvalidSymbol,
     Malformed,
     NotEntitled,
     ProviderDown,
     RateLimited,
+    Unauthorized,
 )
 from cluster.market import bars, calendars
 from cluster.market.instants import Instants, to_instant
@@ -50,6 +54,10 @@ def table(numbers: list[int], *, symbol: str = "BTC-USD", close: float = 11.0) -
     return bars.from_columns(
         symbol, M1, ts, flat, flat + 1, flat - 1, np.full(len(numbers), close), flat, source="test"
     )
+
+
+def written_so_far() -> float:
+    return metrics.REGISTRY.get_sample_value("bars_written_total", {"source": "test"}) or 0.0
 
 
 class Source:
@@ -152,7 +160,7 @@ async def test_a_completion_that_fails_takes_the_bars_with_it(
     lease = await leased(queue)
 
     class Breaks(BackfillQueue):
-        async def complete(self, *_: object, **__: object) -> None:
+        async def complete_many(self, *_: object, **__: object) -> NoReturn:
             raise ProviderDown("power cut after the write")
 
     await worker(Breaks(database), {"test": Source(table([1]))}).run(lease)
@@ -178,6 +186,50 @@ async def test_each_error_of_a_provider_has_its_effect(
     after = await job(queue, lease)
     assert (after.state, after.attempt) == (state, attempt)
     assert str(error) in str(after.reason)
+
+
+async def test_what_was_answered_before_an_error_is_stored_and_the_next_attempt_asks_for_the_rest(
+    queue: BackfillQueue, database: Database
+) -> None:
+    retry_at = datetime.now(UTC) + timedelta(hours=1)
+    part = Interrupted(table([0, 1, 3]), minute(4), RateLimited("budget", retry_at))
+    source = Source(part, table([4, 5, 6, 7, 8, 9]))
+    lease, before = await leased(queue, "test"), written_so_far()
+    assert await worker(queue, {"test": source}).run(lease) == "snoozed"
+    assert await stored(database) == [0, 1, 3]
+    assert written_so_far() - before == 3
+    waiting = await job(queue, lease)
+    assert (waiting.start, waiting.end, waiting.state) == (minute(4), minute(10), "ready")
+    assert waiting.reason == "RateLimited: budget"
+    async with database.connection() as connection:
+        await connection.execute("UPDATE backfill_jobs SET run_at = now()")
+        await connection.execute("DELETE FROM backfill_pauses")
+    (again,) = await queue.claim("w", 1)
+    assert await worker(queue, {"test": source}).run(again) == "done"
+    assert source.asked == [(minute(0), minute(10)), (minute(4), minute(10))]
+    assert await stored(database) == [0, 1, 3, 4, 5, 6, 7, 8, 9]
+
+
+async def test_a_part_is_not_stored_by_a_worker_that_lost_its_lease(
+    queue: BackfillQueue, database: Database
+) -> None:
+    lease = await leased(queue, "test")
+    await queue.release(lease)
+    part = Interrupted(table([0, 1]), minute(2), ProviderDown("502"))
+    assert await worker(queue, {"test": Source(part)}).run(lease) == "lease_lost"
+    assert await stored(database) == []
+    assert (await job(queue, lease)).start == minute(0)
+
+
+async def test_a_provider_that_refuses_our_key_is_left_alone_by_all_jobs_and_no_attempt_is_used(
+    queue: BackfillQueue, database: Database
+) -> None:
+    refused = Unauthorized("bad key", datetime.now(UTC) + timedelta(hours=1))
+    lease = await leased(queue, "test")
+    assert await worker(queue, {"test": Source(refused)}).run(lease) == "snoozed"
+    assert (await job(queue, lease)).attempt == 0
+    await queue.enqueue("BTC-USD", M1, minute(20), minute(30), provider="test")
+    assert await queue.claim("w", 1) == []
 
 
 async def test_a_provider_that_never_answers_counts_as_down(queue: BackfillQueue) -> None:

@@ -1,5 +1,9 @@
 from __future__ import annotations
 
+import json
+import os
+import pwd
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -109,7 +113,7 @@ def test_a_file_is_imported_with_a_version_of_the_universe(
     said = finsight("symbols", "import", path, "--tag", "2025w41", "--json", **environment)
     assert (said.status, said.json) == (
         0,
-        {"version": "2025w41", "added": 1, "changed": 1, "unchanged": 0},
+        {"version": "2025w41", "added": 1, "changed": 1, "deactivated": 0, "unchanged": 0},
     )
     assert names(environment, "--tier", "T1") == ["AAPL"]
     assert names(environment) == ["AAPL", "IXIC", "SPX"]
@@ -120,6 +124,72 @@ async def _has_the_version(database: Database) -> None:
     (version,) = await universe.versions(database)
     assert version.version_tag == "2025w41"
     assert (version.source_meta["file"], version.source_meta["added"]) == ("top 100.csv", ["AAPL"])
+
+
+def test_symbols_that_a_file_leaves_out_become_inactive_when_that_is_asked_for(
+    environment: dict[str, str], tmp_path: Path
+) -> None:
+    path = written(tmp_path, "SPX,INDEX,T0")
+    said = finsight("symbols", "import", path, "--deactivate-missing", "--json", **environment)
+    assert (said.json["changed"], said.json["deactivated"]) == (1, 1)
+    assert (names(environment), names(environment, "--all")) == (["SPX"], ["IXIC", "SPX"])
+
+
+def test_the_universe_is_listed_as_it_was_at_a_time(environment: dict[str, str]) -> None:
+    before = datetime.now(UTC).isoformat()
+    finsight("symbols", "set", "SPX", "--tier", "T0", "--inactive", **environment)
+    assert names(environment) == ["IXIC"]
+    then = finsight("symbols", "list", "--as-of", before, "--json", **environment).json
+    assert then[1] == SPX
+    long_ago = finsight("symbols", "list", "--as-of", "2000-01-01", "--json", **environment)
+    assert long_ago.json == []
+
+
+def test_what_a_command_changes_is_in_the_audit_log_with_the_user(
+    environment: dict[str, str], tmp_path: Path
+) -> None:
+    finsight("symbols", "add", "BTC-USD", "--exchange", "X", "--type", "crypto", **environment)
+    finsight("symbols", "set", "SPX", "--tier", "T0", **environment)
+    finsight("symbols", "set", "SPX", "--tier", "T0", **environment)  # changes nothing
+    path = written(tmp_path, "AAPL,NASDAQ,T1")
+    finsight("symbols", "import", path, "--tag", "w41", **environment)
+
+    async def check(database: Database) -> None:
+        query = "SELECT who, action, target, detail, request_id FROM audit_log ORDER BY id"
+        rows = [tuple(row) for row in await database.pool.fetch(query)]
+        who = f"user {pwd.getpwuid(os.geteuid()).pw_name}"
+        assert [(row[0], row[1], row[2], row[4]) for row in rows] == [
+            (who, "symbol.add", "BTC-USD", None),
+            (who, "symbol.change", "SPX", None),
+            (who, "symbols.import", "w41", None),
+        ]
+        assert json.loads(rows[1][3]) == {"before": {"tier": "T2"}, "after": {"tier": "T0"}}
+
+    on(environment["DATABASE_URL"], check)
+
+
+def test_tiers_are_shown_and_set_when_that_is_asked_for(environment: dict[str, str], tmp_path: Path) -> None:
+    path = tmp_path / "big.csv"
+    path.write_text("symbol,exchange,tier,adv_21d,mkt_cap\nAAPL,NASDAQ,T3,50000000,3000000000000\n")
+    finsight("symbols", "import", str(path), **environment)
+    change = {"symbol": "AAPL", "before": "T3", "after": "T0", "adv_21d": 5e7, "mkt_cap": 3e12}
+
+    shown = finsight("symbols", "tiers", "--json", **environment).json
+    assert (shown, names(environment, "--tier", "T0")) == ({"changes": [change], "version": None}, [])
+
+    applied = finsight("symbols", "tiers", "--apply", "--json", **environment).json
+    assert (applied["changes"], names(environment, "--tier", "T0")) == ([change], ["AAPL"])
+    assert finsight("symbols", "tiers", "--apply", "--json", **environment).json == {
+        "changes": [],
+        "version": None,
+    }
+
+    async def check(database: Database) -> None:
+        version, _ = await universe.versions(database)
+        assert version.version_tag == applied["version"]
+        assert version.source_meta == {"source": "tiers", "sessions": 21, "changed": ["AAPL"]}
+
+    on(environment["DATABASE_URL"], check)
 
 
 def test_one_wrong_line_keeps_the_whole_file_out_and_is_named(

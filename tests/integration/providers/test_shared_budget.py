@@ -98,6 +98,16 @@ async def test_what_the_provider_tells_one_holds_for_all(valkey_url: str) -> Non
         assert await other.reserve(1) > 990
 
 
+async def test_other_windows_that_come_while_a_call_is_decided_take_over(valkey_url: str) -> None:
+    async with sharing(valkey_url, HOUR) as [budget]:
+        under_way = asyncio.create_task(budget.reserve(1))
+        await asyncio.sleep(0)
+        budget.renew((HOUR, Window(limit=25, seconds=86_400)))
+        assert await under_way == 0
+        assert await budget.reserve(1) == 0
+        assert [window.left for window in budget.left()] == [48, 24]
+
+
 async def test_scopes_are_apart(valkey_url: str) -> None:
     async with sharing(valkey_url, HOUR) as [one], sharing(valkey_url, HOUR) as [other]:
         await one.reserve(50)
@@ -113,19 +123,37 @@ async def test_nothing_is_left_behind_after_the_longest_window(valkey_url: str) 
         await budget.reserve(1)
         await budget.close_for(30)
         lives_ms = [await client.pttl(key) for key in await client.keys(f"*{scope}*")]
-    assert len(lives_ms) == 3
+    assert len(lives_ms) == 4
     assert all(0 < life_ms <= 61_000 for life_ms in lives_ms)
 
 
-async def test_a_budget_that_was_flushed_begins_anew(valkey_url: str) -> None:
+async def test_what_was_used_before_a_flush_counts_again_as_soon_as_somebody_asks(valkey_url: str) -> None:
     scope = f"test-{uuid.uuid4().hex}"
-    async with sharing(valkey_url, HOUR, scope=scope) as [budget], Redis.from_url(valkey_url) as client:
-        await budget.reserve(50)
-        assert await budget.reserve(1) > 0
+    async with (
+        sharing(valkey_url, HOUR, Window(500, 86_400), among=3, scope=scope) as [busy, idle, new],
+        Redis.from_url(valkey_url) as client,
+    ):
+        await busy.reserve(45)
+        await idle.refresh()
         await client.delete(*await client.keys(f"*{scope}*"))
         await client.script_flush()
-        assert await budget.reserve(1) == 0
-        assert budget.left()[0].left == 49
+        assert await new.reserve(2) == 0  # it never heard of anything, and nobody else has asked yet
+        assert await idle.reserve(6) > 3_590
+        assert [window.left for window in idle.left()] == [5, 455]
+        assert await busy.reserve(5) == 0
+        assert await new.reserve(1) > 3_590
+
+
+async def test_a_flush_of_what_has_expired_anyway_takes_nothing(valkey_url: str) -> None:
+    scope = f"test-{uuid.uuid4().hex}"
+    async with (
+        sharing(valkey_url, Window(5, 0.05), scope=scope) as [budget],
+        Redis.from_url(valkey_url) as client,
+    ):
+        await budget.reserve(5)
+        await client.delete(*await client.keys(f"*{scope}*"))
+        await asyncio.sleep(0.06)
+        assert await budget.reserve(5) == 0
 
 
 async def test_a_redis_out_of_reach_grants_nothing_and_hurts_no_health() -> None:

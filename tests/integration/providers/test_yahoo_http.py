@@ -12,9 +12,18 @@ from starlette.responses import PlainTextResponse
 from starlette.types import ASGIApp
 
 from cluster.clock import FakeClock
-from cluster.errors import InputError, InvalidSymbol, Malformed, NotEntitled, ProviderDown, RateLimited
+from cluster.errors import (
+    InvalidSymbol,
+    Malformed,
+    OutOfHorizon,
+    ProviderDown,
+    RateLimited,
+    Restricted,
+    Unauthorized,
+)
 from cluster.market.intervals import Interval
-from cluster.providers.gateway import Gateway
+from cluster.providers.budget import Window
+from cluster.providers.gateway import Gateway, GatewayPolicy
 from cluster.providers.protocol import Quote, Quoting
 from cluster.providers.yahoo import YahooProvider
 from tests.services import faults, yahoo
@@ -109,6 +118,18 @@ async def test_an_old_range_is_told_as_it_was_traded_with_the_splits_since(
     assert asked == ["1d", "1mo", "1d"]  # the splits are kept for an hour
 
 
+async def test_the_call_for_the_splits_is_paid_for_and_each_window_of_minutes(
+    provider: YahooProvider, service: Yahoo, clock: FakeClock
+) -> None:
+    gateway = Gateway(provider, clock, GatewayPolicy(budget=(Window(limit=100, seconds=86_400),)))
+    service.put("AAPL", "1d", [flat("2020-08-27T13:30", 125.01)])
+    await gateway.fetch("AAPL", Interval.D1, day("2020-08-27"), day("2020-08-29"))
+    assert len(service.asked) == 2
+    assert gateway.stats().budget_left[0].left == 98
+    await gateway.fetch("AAPL", Interval.M1, day("2025-05-06"), day("2025-06-04"))
+    assert gateway.stats().budget_left[0].left == 100 - len(service.asked) == 93
+
+
 async def test_recent_bars_bring_their_own_splits_and_cost_one_call(
     provider: YahooProvider, service: Yahoo
 ) -> None:
@@ -145,7 +166,7 @@ async def test_minutes_are_asked_for_a_week_at_a_time_and_never_beyond_the_horiz
 async def test_minutes_older_than_the_horizon_are_not_asked_for(
     provider: YahooProvider, service: Yahoo
 ) -> None:
-    with pytest.raises(InputError, match="yahoo keeps 1m bars of 29 days; those of AAPL before 2025-05-05"):
+    with pytest.raises(OutOfHorizon, match="yahoo keeps 1m bars of 29 days; those of AAPL before 2025-05-05"):
         await provider.bars("AAPL", Interval.M1, day("2025-03-01"), day("2025-03-02"))
     assert service.asked == []
 
@@ -195,7 +216,7 @@ async def test_a_last_price_has_its_time(provider: YahooProvider, service: Yahoo
         **NEW_YORK, "regularMarketPrice": 203.27, "regularMarketTime": at("2025-06-03T20:00")
     }  # fmt: skip
     assert isinstance(provider, Quoting)
-    assert await provider.quote("AAPL") == Quote("AAPL", 203.27, day("2025-06-03T20:00"), "yahoo")
+    assert await provider.quote("AAPL") == Quote("AAPL", 203.27, day("2025-06-03T20:00"), "yahoo", "USD")
 
 
 async def test_a_throttle_is_no_failure_and_lasts_longer_each_time(
@@ -221,7 +242,7 @@ async def test_a_throttle_is_no_failure_and_lasts_longer_each_time(
     [
         (PlainTextResponse("Too Many Requests\r\n", 200), RateLimited, "Too Many Requests"),
         (PlainTextResponse("Forbidden", 403), RateLimited, "403"),
-        (faults.says(401, yahoo.refusal("Unauthorized", "Invalid Crumb")), NotEntitled, "session or a key"),
+        (faults.says(401, yahoo.refusal("Unauthorized", "Invalid Crumb")), Unauthorized, "session or a key"),
         (faults.html(), ProviderDown, "a page of HTML"),
         (faults.html(503), ProviderDown, "503"),
         (faults.says(302, {}, location="https://consent.yahoo.com/v2"), ProviderDown, "redirect"),
@@ -239,6 +260,15 @@ async def test_faults_are_told_apart(
     assert len(service.asked) == 1
 
 
+async def test_an_address_that_is_refused_after_cooling_down_twice_is_not_served(
+    provider: YahooProvider, service: Yahoo
+) -> None:
+    service.faults.extend([PlainTextResponse("Forbidden", 403)] * 3)
+    for expected in (RateLimited, RateLimited, Restricted):
+        with pytest.raises(expected):
+            await daily(provider)
+
+
 async def test_a_server_that_hangs_is_down(url: str, service: Yahoo, clock: FakeClock) -> None:
     service.faults.append(faults.hang)
     async with client(url, clock, timeout_s=0.3) as provider:
@@ -246,13 +276,31 @@ async def test_a_server_that_hangs_is_down(url: str, service: Yahoo, clock: Fake
             await daily(provider)
 
 
-async def test_a_change_of_the_unit_of_currency_is_malformed(provider: YahooProvider, service: Yahoo) -> None:
+async def test_a_change_of_the_unit_of_currency_is_malformed_for_a_day(
+    provider: YahooProvider, service: Yahoo, clock: FakeClock
+) -> None:
     service.put("VOD.L", "1d", [flat("2025-06-02T07:00", 72.5)], LONDON)
     asked = ("VOD.L", Interval.D1, day("2025-06-01"), day("2025-06-03"))
     assert closes(await provider.bars(*asked)) == {"06-02T07:00": 72.5}
     service.metas["VOD.L"] = {**LONDON, "currency": "GBP"}
     with pytest.raises(Malformed, match=r"VOD\.L in GBp before and in GBP now"):
         await provider.bars(*asked)
+    clock.advance(86_401)
+    assert closes(await provider.bars(*asked)) == {"06-02T07:00": 72.5}  # nobody tells the old one any more
+
+
+async def test_a_split_of_a_new_day_is_undone_though_those_of_the_day_before_are_kept(
+    provider: YahooProvider, service: Yahoo, clock: FakeClock
+) -> None:
+    service.put("AAPL", "1d", [flat("2020-08-27T13:30", 500.04)])
+    clock.advance(
+        (datetime(2025, 6, 5, 3, 50, tzinfo=UTC) - clock.now()).total_seconds()
+    )  # ten minutes before midnight in New York
+    assert closes(await daily(provider, "2020-08-27", "2020-08-28")) == {"08-27T13:30": 500.04}
+    clock.advance(1_200)
+    service.put("AAPL", "1d", [flat("2020-08-27T13:30", 250.02)])
+    service.splits["AAPL"] = [split("2025-06-05T04:00", 2)]
+    assert closes(await daily(provider, "2020-08-27", "2020-08-28")) == {"08-27T13:30": 500.04}
 
 
 async def test_a_key_goes_to_a_paid_gateway_and_into_no_error(

@@ -38,9 +38,9 @@ def table(*rows: dict[str, Any]) -> pa.Table:
     return pa.Table.from_pylist(list(rows), schema=BAR_SCHEMA)
 
 
-async def write(database: Database, *rows: dict[str, Any]) -> WriteResult:
+async def write(database: Database, *rows: dict[str, Any], asked_at: datetime | None = None) -> WriteResult:
     async with database.transaction() as connection:
-        return await bars.write(connection, table(*rows))
+        return await bars.write(connection, table(*rows), asked_at=asked_at)
 
 
 async def stored(

@@ -20,7 +20,14 @@ BEGIN
     LOOP
         EXECUTE 'DROP TABLE ' || part;
     END LOOP;
+    IF candle_storage() = 'timescale' THEN
+        TRUNCATE candles_intraday, candles_daily;
+    END IF;
     DELETE FROM symbol_universe;
+    DELETE FROM symbol_universe_history;
+    ALTER TABLE audit_log DISABLE TRIGGER append_only;
+    DELETE FROM audit_log;
+    ALTER TABLE audit_log ENABLE TRIGGER append_only;
     DELETE FROM universe_versions;
     DELETE FROM feature_engineered_data;
     DELETE FROM predictions;

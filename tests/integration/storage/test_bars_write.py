@@ -90,6 +90,26 @@ async def test_a_bar_that_is_not_final_never_replaces_a_final_one(database: Data
     assert await stored(database) == [("AAPL", NOON, 10.5, 0)]
 
 
+async def test_a_slow_answer_does_not_undo_what_was_stored_since_it_was_asked_for(database: Database) -> None:
+    await write(database, bar(), bar("MSFT"))
+    asked_at = await database.pool.fetchval("SELECT clock_timestamp()")
+    await write(database, bar(close=11.0))  # a correction that came while the other provider thought
+    slow = [bar(), bar("MSFT", close=11.5), bar("TSLA")]
+
+    assert await write(database, *slow, asked_at=asked_at) == WriteResult(1, 1, 1)
+    assert await stored(database, "symbol, close") == [("AAPL", 11.0), ("MSFT", 11.5), ("TSLA", 10.5)]
+
+    now = await database.pool.fetchval("SELECT clock_timestamp()")
+    assert await write(database, *slow, asked_at=now) == WriteResult(0, 1, 2)
+
+
+async def test_a_slow_answer_makes_a_bar_final_all_the_same(database: Database) -> None:
+    asked_at = await database.pool.fetchval("SELECT clock_timestamp()")
+    await write(database, bar(is_final=False, close=11.0))
+    assert await write(database, bar(), asked_at=asked_at) == WriteResult(0, 1, 0)
+    assert await stored(database, "close, is_final") == [(10.5, True)]
+
+
 async def test_an_unknown_volume_does_not_erase_a_known_one(database: Database) -> None:
     await write(database, bar())
     assert await write(database, bar(volume=None, trade_count=None)) == WriteResult(0, 0, 1)

@@ -9,7 +9,7 @@ from cluster.errors import BadFeatures
 from cluster.market.intervals import Interval
 from cluster.storage import features
 from cluster.storage.database import Database
-from cluster.storage.features import FEATURE_COLUMNS, FEATURE_SCHEMA, Coverage
+from cluster.storage.features import FEATURE_COLUMNS, FEATURE_SCHEMA
 
 pytestmark = pytest.mark.postgres
 
@@ -63,18 +63,17 @@ async def test_only_changed_rows_are_written_again(database: Database) -> None:
     assert await store(database, values) == 0
     values[2, 7] = 0.5
     assert await store(database, values) == 1
-    found = await features.latest(database, "SPX", Interval.D1, "a1b2")
+    found = await features.read(database, "SPX", Interval.D1, "a1b2", limit=1, newest=True)
     assert found[FEATURE_COLUMNS[7]].to_pylist() == [0.5]
 
 
 async def test_feature_sets_live_side_by_side(database: Database) -> None:
     await store(database, rows())
     await store(database, rows() + 1, feature_set="c3d4")
-    assert await features.covered(database, "SPX", Interval.D1) == {
-        "a1b2": Coverage(MOMENTS[0], MOMENTS[2], 3),
-        "c3d4": Coverage(MOMENTS[0], MOMENTS[2], 3),
-    }
-    assert await features.covered(database, "SPX", Interval.H1) == {}
+    for feature_set, first in (("a1b2", 0), ("c3d4", 1)):
+        found = await features.read(database, "SPX", Interval.D1, feature_set)
+        assert found["timestamp"].to_pylist() == MOMENTS
+        assert found[FEATURE_COLUMNS[0]][0].as_py() == np.float32(first)
 
 
 async def test_a_range_is_half_open_and_a_limit_takes_either_end(database: Database) -> None:
@@ -83,7 +82,7 @@ async def test_a_range_is_half_open_and_a_limit_takes_either_end(database: Datab
     assert inside["timestamp"].to_pylist() == [MOMENTS[1]]
     first = await features.read(database, "SPX", Interval.D1, "a1b2", limit=1)
     assert first["timestamp"].to_pylist() == [MOMENTS[0]]
-    last = await features.latest(database, "SPX", Interval.D1, "a1b2", rows=2)
+    last = await features.read(database, "SPX", Interval.D1, "a1b2", limit=2, newest=True)
     assert last["timestamp"].to_pylist() == MOMENTS[1:]
 
 

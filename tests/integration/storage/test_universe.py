@@ -99,7 +99,12 @@ async def test_an_import_adds_and_changes_and_keeps_what_it_did_as_a_version(dat
     assert (done.added, done.changed, done.unchanged) == (["BTC-USD"], ["AAPL"], 1)
     (version,) = await universe.versions(database)
     assert version == done.version
-    assert version.source_meta == {"file": "a.csv", "added": ["BTC-USD"], "changed": ["AAPL"]}
+    assert version.source_meta == {
+        "file": "a.csv",
+        "added": ["BTC-USD"],
+        "changed": ["AAPL"],
+        "deactivated": [],
+    }
     assert await universe.listed(database, active_only=False) == [replace(AAPL, tier="T1"), BTC, SPX]
 
 

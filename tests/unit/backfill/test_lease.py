@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from random import Random
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -30,6 +32,15 @@ def test_the_wait_is_proportional_to_the_draw(attempt: int, draw: float) -> None
     bound_s = 2 * backoff_s(attempt, 0.5)
     assert backoff_s(attempt, draw) == pytest.approx(draw * bound_s)
     assert 0 <= backoff_s(attempt, draw) <= 600
+
+
+@pytest.mark.parametrize(("attempt", "bound_s"), [(1, 4.0), (4, 32.0), (12, 600.0)])
+def test_the_waits_of_many_are_spread_evenly(attempt: int, bound_s: float) -> None:
+    """Chi-square of ten equal parts; 27.88 is exceeded by one true uniform sample of a thousand."""
+    draw, counts, each = Random(attempt), [0] * 10, 1_000
+    for _ in range(10 * each):
+        counts[int(backoff_s(attempt, draw.random()) / bound_s * 10)] += 1
+    assert sum((count - each) ** 2 / each for count in counts) < 27.88
 
 
 def test_two_heartbeats_may_fail_before_the_work_stops() -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from datetime import UTC, datetime
 from uuid import uuid4
 
@@ -31,6 +31,7 @@ def lease(job: int) -> Lease:
         provider=None,
         attempt=1,
         max_attempts=3,
+        leased_at=T,
         lease_until=T,
     )
 
@@ -200,6 +201,35 @@ async def test_a_job_that_comes_back_to_the_worker_that_lost_it_runs_once_and_is
         work.end.set()
         await until(lambda: pool.stats().finished == {"T0/lease_lost": 1, "T0/done": 1})
     assert pool.stats().running == 0
+
+
+async def test_a_job_that_comes_back_while_it_is_dropped_twice_is_looked_after() -> None:
+    """The claim and the heartbeat both wait for the lost attempt to stop; only that one is forgotten."""
+    queue, clock, stopped = FakeQueue(jobs=1), FakeClock(T), asyncio.Event()
+    work = Work()
+
+    async def slow_to_stop(one: Lease) -> Result:
+        try:
+            return await work(one)
+        finally:
+            while not stopped.is_set():
+                with suppress(asyncio.CancelledError):
+                    await stopped.wait()
+
+    async with running(queue, slow_to_stop, clock) as pool:
+        await until(lambda: work.started == [0])
+        queue.waiting = [lease(0)]
+        await until(lambda: work.cancelled == [0])
+        queue.lost = {0}
+        clock.advance(LEASE_S / 2)  # the heartbeat drops it, too
+        for _ in range(100):
+            await asyncio.sleep(LEASE_S / 1_000)
+        queue.lost = set()
+        stopped.set()
+        await until(lambda: work.started == [0, 0])
+        assert pool.stats().running == 1
+        work.end.set()
+        await until(lambda: pool.stats().finished == {"T0/lease_lost": 1, "T0/done": 1})
 
 
 async def test_a_drain_ends_even_when_nothing_can_be_given_back() -> None:

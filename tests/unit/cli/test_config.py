@@ -57,7 +57,20 @@ def test_keys_and_passwords_are_hidden(form: tuple[str, ...], tmp_path: Path) ->
 
 def test_a_good_configuration_is_valid(tmp_path: Path) -> None:
     said = finsight("config", "validate", "--json", FINSIGHT_HOME=str(tmp_path))
-    assert (said.status, said.json) == (0, {"valid": True, "problems": []})
+    assert (said.status, said.json) == (0, {"valid": True, "problems": [], "warnings": []})
+
+
+def test_production_is_valid_without_keys_and_says_which_providers_it_leaves_out(tmp_path: Path) -> None:
+    production = {"FINSIGHT_HOME": str(tmp_path), "FINSIGHT_PROFILE": "production"}
+    said = finsight("config", "validate", "--json", **production)
+    assert (said.status, said.json["problems"]) == (0, [])
+    assert said.json["warnings"] == [
+        "Provider alpha_vantage is not run, because it has no key: set ALPHA_VANTAGE_API_KEY.",
+        "Provider finnhub is not run, because it has no key: set FINNHUB_API_KEY.",
+    ]
+    keyed = {"FINNHUB_API_KEY": "k3y", "ALPHA_VANTAGE_API_KEY": "k3y"}
+    said = finsight("config", "validate", "--json", **production, **keyed)
+    assert said.json == {"valid": True, "problems": [], "warnings": []}
 
 
 @pytest.mark.parametrize(
@@ -70,6 +83,10 @@ def test_a_good_configuration_is_valid(tmp_path: Path) -> None:
         ),
         ({"FINSIGHT_PROVIDERS": '{"synthetic": {"sed": 1}}'}, "options of provider 'synthetic': sed"),
         ({"FINSIGHT_MODEL_SIZE": "huge"}, "there are small, standard"),
+        (
+            {"FINSIGHT_PROVIDERS": '{"binance": {"budget": [{"limit": 10, "seconds": 1}]}}'},
+            "the budget of binance has Window(limit=10, seconds=1.0), but its heaviest call has weight 20",
+        ),
         ({"MODEL_DIR": "/not/there"}, "is no folder"),
         ({"FINSIGHT_CONFIG": "/not/there.yaml"}, "FINSIGHT_CONFIG names /not/there.yaml"),
     ],

@@ -99,6 +99,24 @@ def test_a_bar_that_breaks_a_rule_is_rejected_with_the_reason(
     assert reason in validated.rejected["reason"][0].as_py()
 
 
+def test_a_close_a_hundred_times_off_its_neighbours_is_rejected_and_a_price_that_stays_there_is_not() -> None:
+    def closes(*values: float) -> pa.Table:
+        count = len(values)
+        return bars.from_columns(
+            "VOD.L", Interval.M1, OPEN + np.arange(count) * MINUTE, values, values, values, values, None,
+            source="test",
+        )  # fmt: skip
+
+    checked = bars.validate(closes(72.5, 72.6, 0.725, 72.4, 7_240.0, 72.5), NOW)
+    assert checked.good["close"].to_pylist() == [72.5, 72.6, 72.4, 72.5]
+    assert checked.rejected["close"].to_pylist() == [0.725, 7_240.0]
+    assert "about 100 times off the bars around it" in checked.rejected["reason"][0].as_py()
+    assert bars.validate(closes(72.5, 72.6, 0.725, 0.724), NOW).good.num_rows == 4
+    assert bars.validate(closes(72.5, 3.0, 72.4), NOW).good.num_rows == 3
+    apart = bars.concat([minutes(0), minutes(0, symbol="B", close=1_100.0), minutes(0, symbol="C")])
+    assert "100 times" not in str(bars.validate(apart, NOW).rejected["reason"])
+
+
 def test_every_broken_rule_is_named() -> None:
     rejected = bars.validate(one_bar(high=8.0, volume=-1.0), NOW).rejected
     assert rejected["reason"].to_pylist() == [

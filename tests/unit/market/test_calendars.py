@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from datetime import UTC, date, datetime
+from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from cluster.errors import ConfigError, InputError
 from cluster.market import calendars
-from cluster.market.calendars import Override
+from cluster.market.calendars import Override, session_of
 from cluster.market.intervals import Interval
 
 
@@ -178,6 +178,11 @@ def test_overrides_are_read_from_a_file(tmp_path: Path) -> None:
         "XNYS,2025-05-06,2025-05-06T13:30Z,,half",
         "XNYS,2025-05-06,09:30,13:00,x",
         "XNYS",
+        "XNYS,2025-05-06,2025-05-06T17:00Z,2025-05-06T13:30Z,the wrong way round",
+        "XNYS,2025-05-06,2024-05-06T13:30Z,2024-05-06T17:00Z,of another year",
+        "XNYS,2025-05-06,2025-05-06T13:30Z,2025-05-09T17:00Z,for days",
+        "XNYS,2025-05-06,,,one, and another",
+        "XNYS,2025-05-06,,,\x00",
     ],
 )
 def test_a_wrong_line_of_overrides_is_named(tmp_path: Path, line: str) -> None:
@@ -185,3 +190,38 @@ def test_a_wrong_line_of_overrides_is_named(tmp_path: Path, line: str) -> None:
     file.write_text(f"calendar,session,open,close,reason\n{line}\n")
     with pytest.raises(ConfigError, match=r"overrides\.csv line 2"):
         calendars.read_overrides(file)
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (b"\xff\xfe", "no CSV in UTF-8"),
+        (b"", "no session in it"),
+        (
+            b"calendar,session,open,close,reason\n" + 2 * b"XNYS,2025-05-06,,,storm\n",
+            "XNYS 2025-05-06 stands",
+        ),
+    ],
+)
+def test_a_file_that_holds_no_overrides_is_refused(tmp_path: Path, content: bytes, said: str) -> None:
+    file = tmp_path / "overrides.csv"
+    file.write_bytes(content)
+    with pytest.raises(ConfigError, match=said):
+        calendars.read_overrides(file)
+
+
+def test_overrides_may_come_from_a_spreadsheet(tmp_path: Path) -> None:
+    file = tmp_path / "overrides.csv"
+    file.write_text("\ufeffcalendar,session,open,close,reason\r\nXNYS,2025-05-06,,,storm\r\n", newline="")
+    assert calendars.read_overrides(file) == [Override("XNYS", date(2025, 5, 6), None, None, "storm")]
+
+
+def test_a_session_is_that_of_the_exchange() -> None:
+    def at(hour: int, minute: int = 0) -> datetime:
+        return datetime(2025, 10, 8, hour, minute, tzinfo=UTC)
+
+    day = timedelta(days=1)
+    assert session_of("XNYS", at(14)) == (at(13, 30), at(20))
+    assert session_of("XNYS", at(20)) == (at(20), at(20))  # closed
+    assert session_of("XASX", at(1)) == (at(23) - day, at(5))  # Sydney opened the day before by UTC
+    assert session_of("24/7", at(14)) == (at(0), at(0) + day)

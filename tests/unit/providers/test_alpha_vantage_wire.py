@@ -11,7 +11,7 @@ import pyarrow as pa
 import pytest
 from structlog.testing import capture_logs
 
-from cluster.errors import InvalidSymbol, Malformed, NotEntitled, RateLimited
+from cluster.errors import InvalidSymbol, Malformed, NotEntitled, RateLimited, Unauthorized
 from cluster.market.bars import BAR_SCHEMA, empty
 from cluster.market.intervals import Interval
 from cluster.providers import alpha_vantage_wire as wire
@@ -164,11 +164,11 @@ def test_rows_outside_of_sessions_are_no_bars() -> None:
     assert opens(parse(intraday(*labels))) == [utc("2023-07-03 16:59")]
 
 
-def test_a_bar_is_final_from_the_moment_of_its_close_on() -> None:
+def test_a_bar_is_final_a_minute_after_its_close() -> None:
     payload = intraday("2024-06-03 09:30:00", "2024-06-03 09:35:00", interval="5min")
     for now, finals in {
-        utc("2024-06-03 13:39:59"): [True, False],
-        utc("2024-06-03 13:40:00"): [True, True],
+        utc("2024-06-03 13:40:59"): [True, False],
+        utc("2024-06-03 13:41:00"): [True, True],
     }.items():
         table = wire.parse_intraday(payload, "MSFT", Interval.M5, now)
         assert table["is_final"].to_pylist() == finals
@@ -237,8 +237,8 @@ class TestDaily:
     def test_the_day_of_the_running_session_is_not_final(self) -> None:
         payload = daily(**{"2024-06-10": ROW, "2024-06-07": ROW})
         for now, finals in {
-            utc("2024-06-10 19:59:59"): [True, False],
-            utc("2024-06-10 20:00:00"): [True, True],
+            utc("2024-06-10 20:00:59"): [True, False],
+            utc("2024-06-10 20:01:00"): [True, True],
         }.items():
             assert wire.parse_daily(payload, "MSFT", now)["is_final"].to_pylist() == finals
 
@@ -286,7 +286,7 @@ class TestRefusals:
 
     @pytest.mark.parametrize("name", ["Information", "Error Message"])
     def test_a_key_that_is_not_accepted_is_named_with_its_setting(self, name: str) -> None:
-        with pytest.raises(NotEntitled, match="ALPHA_VANTAGE_API_KEY"):
+        with pytest.raises(Unauthorized, match="ALPHA_VANTAGE_API_KEY"):
             parse({name: BAD_KEY})
 
     def test_an_invalid_call_means_an_invalid_symbol(self) -> None:

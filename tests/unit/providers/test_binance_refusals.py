@@ -8,13 +8,15 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from cluster.errors import (
+    Banned,
     FinSightError,
     InputError,
     InvalidSymbol,
     Malformed,
-    NotEntitled,
     ProviderDown,
     RateLimited,
+    Restricted,
+    Unauthorized,
 )
 from cluster.providers import binance_refusals
 from cluster.providers.binance_refusals import refusal_by_code, refusal_by_status
@@ -50,10 +52,12 @@ def to_ms(moment: datetime) -> int:
 def test_a_throttled_call_may_come_back_after_the_seconds_of_retry_after() -> None:
     error = binance_refusals.throttled(answer(429, {"code": -1003, "msg": "slow"}, retry_after="7"), "slow")
     assert error.retry_at == NOW + timedelta(seconds=7)
+    assert not isinstance(error, Banned)
 
 
 def test_a_ban_lasts_until_the_later_of_its_text_and_its_header() -> None:
     until = NOW + timedelta(minutes=5)
+    assert type(ban(to_ms(until))) is Banned
     assert ban(to_ms(until), retry_after="120").retry_at == until
     assert ban(to_ms(until), retry_after="600").retry_at == NOW + timedelta(seconds=600)
 
@@ -111,9 +115,9 @@ def test_a_fault_inside_of_the_venue_is_a_failure_under_any_status(code: int) ->
 
 
 @pytest.mark.parametrize("code", [-1002, -2014, -2015])
-def test_a_key_that_is_refused_is_not_entitled_and_says_what_to_do(code: int) -> None:
+def test_a_key_that_is_refused_is_unauthorized_and_says_what_to_do(code: int) -> None:
     error = refusal(400, code, "Invalid API-key, IP, or permissions for action.")
-    assert isinstance(error, NotEntitled)
+    assert isinstance(error, Unauthorized)
     assert "BINANCE_API_KEY" in str(error)
 
 
@@ -130,21 +134,16 @@ def test_a_refusal_that_says_no_code_is_malformed(document: object) -> None:
     assert isinstance(refusal_by_code(answer(400, document), document, "BTCUSDT"), Malformed)
 
 
-@pytest.mark.parametrize("status", [451, 403, 400])
-def test_a_restricted_location_is_not_entitled_under_any_status(status: int) -> None:
+@pytest.mark.parametrize("status", [403, 400])
+def test_a_location_that_is_not_served_is_told_under_any_status(status: int) -> None:
     error = refusal_by_status(answer(status, RESTRICTED), 1)
-    assert isinstance(error, NotEntitled)
+    assert isinstance(error, Restricted)
     assert "does not serve this location" in str(error)
 
 
-def test_a_legal_refusal_needs_no_json() -> None:
-    page = Answer(451, {}, b"<html>Unavailable For Legal Reasons</html>", NOW, "binance")
-    assert isinstance(refusal_by_status(page, 0), NotEntitled)
-
-
-def test_an_unauthorised_call_is_not_entitled() -> None:
+def test_an_unauthorized_call_is_told() -> None:
     assert isinstance(
-        refusal_by_status(answer(401, {"code": -2014, "msg": "API-key format invalid."}), 0), NotEntitled
+        refusal_by_status(answer(401, {"code": -2014, "msg": "API-key format invalid."}), 0), Unauthorized
     )
 
 
@@ -154,4 +153,4 @@ def test_the_firewall_means_cool_down_first_and_a_refusal_the_third_time_in_a_ro
         error = refusal_by_status(page, in_a_row)
         assert isinstance(error, RateLimited)
         assert error.retry_at == NOW + timedelta(minutes=2)
-    assert isinstance(refusal_by_status(page, 3), NotEntitled)
+    assert isinstance(refusal_by_status(page, 3), Restricted)

@@ -308,6 +308,13 @@ def test_exchange_information_of_another_shape_is_malformed(payload: object) -> 
         binance_wire.parse_limits(payload)
 
 
+@pytest.mark.parametrize("limit", [0, -1, 99, "6000", 6000.5, True])
+def test_a_limit_that_would_stop_all_calls_is_malformed(limit: object) -> None:
+    told = {"rateLimitType": "REQUEST_WEIGHT", "interval": "MINUTE", "intervalNum": 1, "limit": limit}
+    with pytest.raises(Malformed, match="is no limit of weight"):
+        binance_wire.parse_limits({"rateLimits": [told]})
+
+
 def test_a_price_has_the_time_of_the_answer_because_the_venue_gives_none() -> None:
     quote = binance_wire.parse_price({"symbol": "BTCUSDT", "price": "60685.22000000"}, "BTCUSDT", NOW)
     assert quote == Quote("BTCUSDT", 60685.22, NOW, "binance")

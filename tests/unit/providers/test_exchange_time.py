@@ -90,8 +90,8 @@ def test_times_that_nobody_can_have_are_malformed_and_name_who_said_so(text: str
             exchange_time.place_intraday(opens, Interval.M1, "XNYS", "someone")
 
 
-def test_a_bar_is_final_when_its_close_is_now() -> None:
+def test_a_bar_is_final_a_minute_after_its_close() -> None:
     placed = exchange_time.place_intraday(instants("2024-06-03T13:30"), Interval.M1, "XNYS", "someone")
-    close = utc("2024-06-03 13:31")
-    assert placed.finals(close).tolist() == [True]
-    assert placed.finals(close - timedelta(microseconds=1)).tolist() == [False]
+    settled = utc("2024-06-03 13:32")
+    assert placed.finals(settled).tolist() == [True]
+    assert placed.finals(settled - timedelta(microseconds=1)).tolist() == [False]

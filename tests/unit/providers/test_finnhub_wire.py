@@ -10,7 +10,15 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
-from cluster.errors import InputError, InvalidSymbol, Malformed, NotEntitled, ProviderDown, RateLimited
+from cluster.errors import (
+    InputError,
+    InvalidSymbol,
+    Malformed,
+    NotEntitled,
+    ProviderDown,
+    RateLimited,
+    Unauthorized,
+)
 from cluster.market import bars
 from cluster.market.intervals import Interval
 from cluster.providers import finnhub_wire as wire
@@ -105,19 +113,19 @@ def test_candles_of_extended_hours_are_no_bars() -> None:
     assert opens(parse(candles(*labels))) == [utc("2023-06-30 13:30"), utc("2023-07-03 16:59")]
 
 
-def test_a_candle_is_final_from_the_moment_of_its_close_on() -> None:
+def test_a_candle_is_final_a_minute_after_its_close() -> None:
     payload = candles("2024-06-03 13:30", "2024-06-03 13:45")
     for now, finals in {
-        utc("2024-06-03 13:59:59"): [True, False],
-        utc("2024-06-03 14:00:00"): [True, True],
+        utc("2024-06-03 14:00:59"): [True, False],
+        utc("2024-06-03 14:01:00"): [True, True],
     }.items():
         assert parse(payload, Interval.M15, now)["is_final"].to_pylist() == finals
 
 
 def test_the_day_of_the_running_session_is_not_final_before_its_early_close() -> None:
     payload = candles("2023-07-03 04:00")
-    assert parse(payload, Interval.D1, utc("2023-07-03 16:59:59"))["is_final"].to_pylist() == [False]
-    assert parse(payload, Interval.D1, utc("2023-07-03 17:00:00"))["is_final"].to_pylist() == [True]
+    assert parse(payload, Interval.D1, utc("2023-07-03 17:00:59"))["is_final"].to_pylist() == [False]
+    assert parse(payload, Interval.D1, utc("2023-07-03 17:01:00"))["is_final"].to_pylist() == [True]
 
 
 def test_volumes_may_be_fractions_and_a_null_one_is_unknown() -> None:
@@ -216,7 +224,7 @@ class TestRefusals:
 
     def test_an_invalid_key_is_named_with_its_setting(self) -> None:
         refused = wire.refusal(answer(401, {"error": "Invalid API key."}))
-        assert isinstance(refused, NotEntitled)
+        assert isinstance(refused, Unauthorized)
         assert "FINNHUB_API_KEY" in str(refused)
 
     def test_a_page_of_the_firewall_with_403_says_nothing_about_the_plan(self) -> None:
@@ -233,10 +241,10 @@ class TestRefusals:
             is limited
         )
 
-    def test_429_with_the_words_for_a_missing_key_means_not_entitled(self) -> None:
+    def test_429_with_the_words_for_a_missing_key_means_that_the_key_is_refused(self) -> None:
         text = "API limit reached. Please sign up for a free account to continue using the API."
         refused = wire.throttled(answer(429, text), RateLimited("slow down", NOW))
-        assert isinstance(refused, NotEntitled)
+        assert isinstance(refused, Unauthorized)
 
     def test_the_key_is_told_in_no_error(self) -> None:
         echo = {"error": f"You don't have access to this resource. (key {KEY})"}

@@ -24,48 +24,14 @@ from cluster.errors import (
 )
 from cluster.market import bars
 from cluster.market.intervals import Interval
-from cluster.market.symbols import Instrument
 from cluster.providers.breaker import BreakerPolicy
 from cluster.providers.budget import Window, WindowLeft
 from cluster.providers.gateway import Gateway, GatewayPolicy
-from cluster.providers.protocol import Capabilities
+from tests.unit.providers.scripted import Scripted, minutes
 
 NOW = datetime(2024, 6, 3, 12, 0, tzinfo=UTC)
 START = datetime(2024, 6, 3, 10, 0, tzinfo=UTC)
 END = START + timedelta(minutes=10)
-
-
-def minutes(*offsets: int, high: float = 2.0) -> pa.Table:
-    ts = np.datetime64("2024-06-03T10:00:00", "us") + np.array(offsets) * np.timedelta64(60, "s")
-    ones = np.ones(len(offsets))
-    return bars.from_columns("AAA", Interval.M1, ts, ones, high * ones, ones, ones, None, source="scripted")
-
-
-class Scripted:
-    """A provider that gives the answers of a list, one a call, and remembers what it was asked."""
-
-    name = "scripted"
-
-    def __init__(self, *answers: object, page_bars: int = 1_000, short_page_ends: bool = True) -> None:
-        self.capabilities = Capabilities(
-            intervals=frozenset({Interval.M1, Interval.D1}),
-            symbols=None,
-            page_bars=page_bars,
-            short_page_ends=short_page_ends,
-        )
-        self.asked: list[datetime] = []
-        self._answers = list(answers)
-
-    async def bars(self, symbol: str, interval: Interval, start: datetime, end: datetime) -> pa.Table:
-        self.asked.append(start)
-        answer = self._answers.pop(0)
-        if isinstance(answer, Exception):
-            raise answer
-        assert isinstance(answer, pa.Table)
-        return answer
-
-    def instruments(self) -> list[Instrument]:
-        return []
 
 
 class Silent(Scripted):

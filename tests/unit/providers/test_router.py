@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -13,7 +14,7 @@ from structlog.testing import capture_logs
 
 from cluster import metrics
 from cluster.clock import FakeClock
-from cluster.errors import InvalidSymbol, Malformed, NotEntitled, ProviderDown, RateLimited
+from cluster.errors import Interrupted, InvalidSymbol, Malformed, NotEntitled, ProviderDown, RateLimited
 from cluster.market import bars
 from cluster.market.intervals import Interval
 from cluster.providers.gateway import Gateway, GatewayPolicy
@@ -86,9 +87,14 @@ def test_whoever_reaches_back_far_enough_comes_before_who_has_a_part() -> None:
 
 
 def test_the_well_come_before_the_ailing_and_these_before_the_broken() -> None:
-    broken, probing = standing("broken", state="OPEN"), standing("probing", state="HALF_OPEN")
+    broken, probing = standing("broken", state="OPEN"), standing("probing", state="HALF_OPEN", health_score=0)
     ailing, well = standing("ailing", health_score=0.49), standing("well", health_score=0.5)
-    assert order(broken, probing, ailing, well) == ["well", "ailing", "probing", "broken"]
+    assert order(broken, probing, ailing, well) == ["well", "probing", "ailing", "broken"]
+
+
+def test_who_may_be_back_is_tried_as_soon_as_its_failures_are_forgotten() -> None:
+    """Half-open lets one call through, or nobody would ever find out while others are well."""
+    assert order(standing("back", state="HALF_OPEN"), standing("well")) == ["back", "well"]
 
 
 def test_the_cheap_come_before_the_dear() -> None:
@@ -239,6 +245,30 @@ async def test_an_empty_answer_stands_when_the_others_fail() -> None:
     assert await fetch(sources) == ("none", 0)
 
 
+def broken_off(bars_told: int) -> Interrupted:
+    ones = np.ones(bars_told)
+    ts = np.datetime64("2025-10-08T14:00", "us") + np.arange(bars_told) * np.timedelta64(60, "s")
+    told = bars.from_columns("AAA", WANT.interval, ts, ones, ones, ones, ones, None, source="x")
+    return Interrupted(told, WANT.start + timedelta(minutes=5), ProviderDown("reset"))
+
+
+async def test_a_part_without_bars_is_no_proof_and_the_next_is_asked() -> None:
+    part, other = Source("part", broken_off(0)), Source("other", 3)
+    assert await fetch({"part": part, "other": other}) == ("other", 3)
+    alone = {"part": part, "broken": Source("broken", ProviderDown("reset"))}
+    with pytest.raises(
+        Interrupted, match="answered up to"
+    ):  # nobody else can tell: the job goes on behind it
+        await fetch(alone)
+
+
+async def test_a_part_with_bars_is_kept_before_anybody_else_is_asked() -> None:
+    part, other = Source("part", broken_off(2)), Source("other", 3)
+    with pytest.raises(Interrupted):
+        await fetch({"part": part, "other": other})
+    assert other.asked == 0
+
+
 async def test_a_gateway_that_restarts_is_no_reason_to_give_up() -> None:
     silent, refusing = Source("silent", 3), Source("refusing", InvalidSymbol("unknown"))
     silent.stands = ProviderDown("its gateway restarts")
@@ -256,6 +286,36 @@ async def test_how_they_stand_is_asked_anew_after_a_while() -> None:
     assert (await router.fetch(WANT, ask))[0] == "one"
     clock.advance(0.1)
     assert (await router.fetch(WANT, ask))[0] == "other"
+
+
+class Silent(Source):
+    """Its gateway does not say how it stands until it is told to; the clock goes on meanwhile."""
+
+    def __init__(self, clock: FakeClock) -> None:
+        super().__init__("silent", 1)
+        self._clock, self.questions, self.speaks = clock, 0, False
+
+    async def standing(self) -> Standing:
+        self.questions += 1
+        if not self.speaks:
+            try:
+                await asyncio.Event().wait()
+            finally:
+                self._clock.advance(10.0)
+        return await super().standing()
+
+
+async def test_who_does_not_say_how_it_stands_is_asked_by_one_at_a_time_and_not_at_once_again() -> None:
+    clock = FakeClock(NOW)
+    silent, well = Silent(clock), Source("well", 1)
+    router = Router({"silent": silent, "well": well}, clock, fresh_s=5.0, timeout_s=0.2)
+    for told in [*await asyncio.gather(*(router.standings() for _ in range(3))), await router.standings()]:
+        assert isinstance(told["silent"], ProviderDown)
+        assert told["well"] == well.stands
+    assert silent.questions == 1
+    silent.speaks = True
+    clock.advance(5.0)
+    assert (await router.standings())["silent"] == silent.stands
 
 
 class Named(SyntheticProvider):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 from datetime import UTC, datetime, timedelta
 
 import numpy as np
@@ -11,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cluster.clock import FakeClock
-from cluster.errors import ProviderDown
+from cluster.errors import InvalidSymbol, ProviderDown
 from cluster.market import bars
 from cluster.market.intervals import Interval
 from cluster.providers.synthetic import Hole, Outage, Revision, SyntheticProvider
@@ -22,6 +23,15 @@ DAY = timedelta(days=1)
 
 async def week(provider: SyntheticProvider, interval: Interval, symbol: str = "SYN0001") -> pa.Table:
     return await provider.bars(symbol, interval, START, START + 7 * DAY)
+
+
+@pytest.mark.parametrize("symbol", ["SPX", "SYN001", "SYN123456789", "XSYN0001", "SYN0001X", ""])
+async def test_what_it_does_not_tell_to_have_it_refuses(symbol: str) -> None:
+    offered = pickle.loads(pickle.dumps(SyntheticProvider.capabilities)).symbols  # as another process sees it
+    assert symbol not in offered
+    with pytest.raises(InvalidSymbol):
+        await week(SyntheticProvider(), Interval.D1, symbol)
+    assert "SYN0001" in offered
 
 
 async def test_another_seed_or_symbol_gives_other_prices() -> None:
@@ -144,3 +154,52 @@ async def test_a_long_range_is_answered_up_to_one_page() -> None:
 
 FIRST_BAR = (141.9533, 141.99, 141.9473, 141.9686, 39.0)
 """Seed 7, SYN0001, 2024-03-04 00:00. If it changes, stored synthetic bars become revisions everywhere."""
+
+
+async def test_many_symbols_are_answered_as_each_by_itself() -> None:
+    holes = (Hole("SYN0002", START + DAY, START + DAY * 1.5),)
+    revisions = (Revision("SYN0003", START + DAY, 1.5),)
+    provider = SyntheticProvider(seed=5, holes=holes, revisions=revisions)
+    names = ["SYN0003", "SYN0001", "SYN0002"]
+    start, end = START + DAY * 0.9, START + DAY * 1.2
+    many = await provider.many(names, Interval.M5, start, end)
+    each = [await provider.bars(name, Interval.M5, start, end) for name in names]
+    assert many.errors == {}
+    assert many.table.equals(pa.concat_tables(each).combine_chunks())
+    assert len(each[2]) < len(each[1])
+
+
+async def test_unknown_symbols_do_not_spoil_the_answer_of_the_others() -> None:
+    many = await SyntheticProvider().many(["SPX", "SYN0001"], Interval.H1, START, START + DAY)
+    assert many.table["symbol"].unique().to_pylist() == ["SYN0001"]
+    assert [(name, type(error)) for name, error in many.errors.items()] == [("SPX", InvalidSymbol)]
+
+
+async def test_many_symbols_are_one_call_of_an_outage() -> None:
+    provider = SyntheticProvider(outages=(Outage(first_call=1, last_call=1),))
+    with pytest.raises(ProviderDown):
+        await provider.many(["SYN0001", "SYN0002"], Interval.H1, START, START + DAY)
+    assert (await provider.many(["SYN0001", "SYN0002"], Interval.H1, START, START + DAY)).table.num_rows == 48
+
+
+@settings(deadline=None, max_examples=30)
+@given(
+    interval=st.sampled_from(list(Interval)), seconds=st.integers(0, 86_399), micros=st.integers(0, 999_999)
+)
+async def test_the_bar_that_runs_is_on_its_way_to_the_one_that_it_becomes(
+    interval: Interval, seconds: int, micros: int
+) -> None:
+    now = START + timedelta(seconds=seconds, microseconds=micros)
+    provider = SyntheticProvider(running_bar=True, clock=FakeClock(now))
+    seen = (await provider.bars("SYN0001", interval, START, START + DAY)).to_pylist()
+    final = (await SyntheticProvider().bars("SYN0001", interval, START, START + DAY)).to_pylist()
+    assert [bar["is_final"] for bar in seen] == [True] * (len(seen) - 1) + [False]
+    assert seen[:-1] == final[: len(seen) - 1]
+    running, last = seen[-1], final[len(seen) - 1]
+    assert running["ts"] == last["ts"] <= now < last["ts"] + timedelta(seconds=interval.seconds)
+    assert running["open"] == last["open"]
+    assert last["low"] <= running["low"] <= min(running["open"], running["close"])
+    assert max(running["open"], running["close"]) <= running["high"] <= last["high"]
+    assert running["volume"] <= last["volume"]
+    again = SyntheticProvider(running_bar=True, clock=FakeClock(now))
+    assert (await again.bars("SYN0001", interval, START, START + DAY)).to_pylist() == seen

@@ -12,7 +12,7 @@ from cluster.errors import BadFeatures, InputError
 from tests.unit.training import samples
 from training.datasets.assemble import Dataset
 from training.datasets.windows import gather
-from training.predictor import Forecast, Predictor, left_pad
+from training.predictor import Forecast, Predictor
 
 Histories = NDArray[np.float32]
 TYPES = ["ensemble", "xgboost", "lstm", "transformer"]
@@ -53,7 +53,11 @@ def test_histories_of_different_lengths_share_a_batch(
     lengths = [1, 5, 16, 9]
     mixed = [history[-length:] for history, length in zip(histories, lengths, strict=False)]
 
-    batch = numbers(tiny_predictor.predict(left_pad(mixed, tiny_predictor.window)))
+    padded = np.full_like(histories[: len(lengths), -tiny_predictor.window :], np.nan)
+    for rows, history in zip(padded, mixed, strict=True):
+        rows[-len(history) :] = history
+
+    batch = numbers(tiny_predictor.predict(padded))
     alone = np.concatenate([numbers(tiny_predictor.predict(one)) for one in mixed], axis=1)
 
     np.testing.assert_allclose(batch, alone, atol=1e-7)

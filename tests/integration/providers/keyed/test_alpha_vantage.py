@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
 
 import pyarrow as pa
@@ -14,34 +13,29 @@ from cluster.clock import FakeClock
 from cluster.errors import (
     FinSightError,
     InputError,
+    Interrupted,
     InvalidSymbol,
     Malformed,
     NotEntitled,
+    OutOfHorizon,
     ProviderDown,
     RateLimited,
+    Unauthorized,
 )
 from cluster.market import bars
 from cluster.market.intervals import Interval
 from cluster.providers import plans
 from cluster.providers.alpha_vantage import BASE_URL, AlphaVantageProvider
-from cluster.providers.gateway import Gateway
+from cluster.providers.budget import Window
+from cluster.providers.gateway import Gateway, GatewayPolicy
 from cluster.providers.protocol import Metered, Quote, Quoting
 from tests.conformance.test_bar_providers import BarProviderTests
+from tests.integration.providers.keyed.service_calls import NOW, closed_after, telling, utc
 from tests.services import alpha_vantage, faults
 from tests.services.alpha_vantage import AlphaVantage
 
-NOW = datetime(2024, 6, 10, 12, tzinfo=UTC)
 ROW = ("10.0000", "12.0000", "9.0000", "11.0000", "100")
 KEY = "Q7WKEYOFTESTS"
-
-
-def utc(text: str) -> datetime:
-    return datetime.fromisoformat(text).replace(tzinfo=UTC)
-
-
-@pytest.fixture
-def clock() -> FakeClock:
-    return FakeClock(NOW)
 
 
 @pytest.fixture
@@ -57,14 +51,6 @@ def service(clock: FakeClock) -> AlphaVantage:
 def url(service: AlphaVantage) -> Iterator[str]:
     with alpha_vantage.running(service) as url:
         yield url
-
-
-@asynccontextmanager
-async def closed_after(provider: AlphaVantageProvider) -> AsyncIterator[AlphaVantageProvider]:
-    try:
-        yield provider
-    finally:
-        await provider.close()
 
 
 @pytest.fixture
@@ -148,6 +134,20 @@ async def test_a_month_without_bars_does_not_hide_the_next_one(
     assert [asked["month"] for asked in service.asked] == ["2024-04", "2024-05"]
 
 
+async def test_every_month_is_taken_out_of_the_budget_the_empty_ones_too(
+    provider: AlphaVantageProvider, service: AlphaVantage, clock: FakeClock
+) -> None:
+    service.put_bar("MSFT", "15min", "2024-02-28 09:30", ROW)
+    gateway = Gateway(provider, clock, GatewayPolicy(budget=(Window(limit=3, seconds=86_400),)))
+    service.quota = (10, 25)
+    with pytest.raises(Interrupted) as part:  # March and April are empty, and May is not paid for
+        await gateway.fetch("MSFT", Interval.M15, utc("2024-02-01 00:00"), utc("2024-06-04 00:00"))
+    assert len(service.asked) == 3
+    assert part.value.bars["ts"].to_pylist() == [utc("2024-02-28 14:30")]
+    assert part.value.until == utc("2024-05-01 04:00")  # New York's midnight
+    assert isinstance(part.value.cause, RateLimited)
+
+
 @pytest.mark.parametrize(
     ("start", "end"),
     [
@@ -219,7 +219,9 @@ class TestDaily:
     async def test_a_free_plan_does_not_ask_for_days_before_the_latest_hundred(
         self, provider: AlphaVantageProvider, service: AlphaVantage
     ) -> None:
-        assert await self.days(provider, "2023-06-01", "2023-07-01") == []
+        with pytest.raises(OutOfHorizon, match="has the latest 100 days of MSFT only") as refusal:
+            await self.days(provider, "2023-06-01", "2023-07-01")
+        assert refusal.value.earliest == utc("2024-01-17 14:30")  # a hundred sessions before June 10
         assert service.asked == []
 
     async def test_a_premium_plan_asks_for_all_days_when_the_latest_hundred_do_not_suffice(
@@ -286,7 +288,7 @@ class TestKey:
         self, url: str, service: AlphaVantage, clock: FakeClock
     ) -> None:
         async with closed_after(AlphaVantageProvider(url, "", clock.now)) as provider:
-            with pytest.raises(NotEntitled, match="ALPHA_VANTAGE_API_KEY"):
+            with pytest.raises(Unauthorized, match="ALPHA_VANTAGE_API_KEY"):
                 await quarters(provider, "2024-06-03 13:30", "2024-06-03 20:00")
             assert service.asked == []
 
@@ -294,7 +296,7 @@ class TestKey:
         self, provider: AlphaVantageProvider, service: AlphaVantage
     ) -> None:
         service.key = "ANOTHER"
-        with pytest.raises(NotEntitled, match="ALPHA_VANTAGE_API_KEY"):
+        with pytest.raises(Unauthorized, match="ALPHA_VANTAGE_API_KEY"):
             await quarters(provider, "2024-06-03 13:30", "2024-06-03 20:00")
 
     @pytest.mark.parametrize(
@@ -326,12 +328,7 @@ class TestKey:
         service.faults.append(fault)
         with pytest.raises(FinSightError) as failed:
             await gateway.fetch("MSFT", Interval.M15, utc("2024-06-03 13:30"), utc("2024-06-03 20:00"))
-        told = [*capsys.readouterr(), caplog.text, repr(failed.value), str(gateway.stats())]
-        error: BaseException | None = failed.value
-        while error is not None:
-            told.append(str(error))
-            error = error.__cause__ or error.__context__
-        assert not [text for text in told if KEY in text]
+        assert telling(KEY, failed.value, gateway, capsys, caplog) == []
 
 
 @pytest.mark.parametrize(

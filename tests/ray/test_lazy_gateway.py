@@ -1,4 +1,4 @@
-"""The backfill actor's view of gateways that come and go."""
+"""Gateways that come and go, as those see them that outlive them."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from datetime import UTC, datetime
 import pytest
 import ray
 
-from cluster.backfill.actor import LazyGateway
 from cluster.errors import ProviderDown
 from cluster.market.intervals import Interval
 from cluster.providers import gateway_actor
 from cluster.providers.gateway import GatewayPolicy
+from cluster.providers.lazy_gateway import LazyGateway
 
 pytestmark = [pytest.mark.ray, pytest.mark.usefixtures("ray_cluster")]
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
 
 import pyarrow as pa
@@ -20,29 +19,22 @@ from cluster.errors import (
     NotEntitled,
     ProviderDown,
     RateLimited,
+    Unauthorized,
 )
 from cluster.market import bars
 from cluster.market.intervals import Interval
-from cluster.providers import plans
+from cluster.providers import finnhub_wire, plans
+from cluster.providers.budget import Window
 from cluster.providers.finnhub import BASE_URL, FinnhubProvider
-from cluster.providers.gateway import Gateway
+from cluster.providers.gateway import Gateway, GatewayPolicy
 from cluster.providers.protocol import BarProvider, Metered, Quote, Quoting
 from tests.conformance.test_bar_providers import BarProviderTests
+from tests.integration.providers.keyed.service_calls import NOW, closed_after, telling, utc
 from tests.services import faults, finnhub
 from tests.services.finnhub import Finnhub
 
-NOW = datetime(2024, 6, 10, 12, tzinfo=UTC)
 CANDLE = (10.0, 12.0, 9.0, 11.0, 100.5)
 KEY = "c9f1nnhubk3y0ft3sts"
-
-
-def utc(text: str) -> datetime:
-    return datetime.fromisoformat(text).replace(tzinfo=UTC)
-
-
-@pytest.fixture
-def clock() -> FakeClock:
-    return FakeClock(NOW)
 
 
 @pytest.fixture
@@ -61,14 +53,6 @@ def service(clock: FakeClock) -> Finnhub:
 def url(service: Finnhub) -> Iterator[str]:
     with finnhub.running(service) as url:
         yield url
-
-
-@asynccontextmanager
-async def closed_after(provider: FinnhubProvider) -> AsyncIterator[FinnhubProvider]:
-    try:
-        yield provider
-    finally:
-        await provider.close()
 
 
 @pytest.fixture
@@ -164,6 +148,84 @@ async def test_an_interval_that_it_has_not_is_the_callers_fault(provider: Finnhu
         await provider.bars("AAPL", Interval.H1, NOW - timedelta(days=5), NOW)
 
 
+class TestDays:
+    """Its days come divided by all splits up to now; what is stored is what was traded."""
+
+    @pytest.fixture
+    def service(self, clock: FakeClock) -> Finnhub:
+        """AAPL around its split of 4:1 on 2020-08-31, NVDA around those of 4:1 in 2021 and 10:1 in 2024."""
+        service = Finnhub(now=clock.now, key=KEY)
+        service.put("AAPL", "D", utc("2020-08-28 04:00"), flat(499.23 / 4))
+        service.put("AAPL", "D", utc("2020-08-31 04:00"), flat(129.04))
+        service.splits["AAPL"] = {"2014-06-09": 7, "2020-08-31": 4}
+        service.put("NVDA", "D", utc("2021-07-19 04:00"), flat(18.7798))  # 751.19, told with four decimals
+        service.put("NVDA", "D", utc("2021-07-20 04:00"), flat(18.612))
+        service.splits["NVDA"] = {"2021-07-20": 4, "2024-06-10": 10}
+        return service
+
+    async def days(self, source: FinnhubProvider | Gateway, symbol: str, start: str, end: str) -> pa.Table:
+        ask = source.fetch if isinstance(source, Gateway) else source.bars
+        return await ask(symbol, Interval.D1, utc(start), utc(end))
+
+    async def test_they_are_told_as_they_were_traded_and_volume_before_a_split_is_unknown(
+        self, provider: FinnhubProvider
+    ) -> None:
+        apple = await self.days(provider, "AAPL", "2020-08-28", "2020-09-01")
+        assert apple["close"].to_pylist() == [499.23, 129.04]
+        assert apple["volume"].to_pylist() == [None, 100.0]
+        nvidia = await self.days(provider, "NVDA", "2021-07-19", "2021-07-21")
+        assert nvidia["close"].to_pylist() == [751.19, 186.12]
+
+    async def test_a_split_to_come_is_not_undone(self, provider: FinnhubProvider, service: Finnhub) -> None:
+        service.splits["AAPL"] = {"2024-06-11": 2}
+        table = await self.days(provider, "AAPL", "2020-08-31", "2020-09-01")
+        assert table["close"].to_pylist() == [129.04]
+
+    async def test_the_splits_are_asked_for_once_an_hour_and_paid_for(
+        self, provider: FinnhubProvider, service: Finnhub, clock: FakeClock
+    ) -> None:
+        gateway = Gateway(provider, clock, GatewayPolicy(budget=(Window(limit=100, seconds=86_400),)))
+        for _ in range(2):
+            await self.days(gateway, "AAPL", "2020-08-28", "2020-09-01")
+        paths = [asked.path.removeprefix("/api/v1/stock/") for asked in service.asked]
+        assert paths == ["candle", "split", "candle"]
+        assert gateway.stats().budget_left[0].left == 97
+        clock.advance(3_601)
+        await self.days(gateway, "AAPL", "2020-08-28", "2020-09-01")
+        assert len(service.asked) == 5
+
+    async def test_a_plan_without_splits_has_no_days_and_still_minutes(
+        self, provider: FinnhubProvider, service: Finnhub, clock: FakeClock
+    ) -> None:
+        service.tells_splits = False
+        service.fill("AAPL", "15", utc("2024-06-03 13:30"), utc("2024-06-03 14:00"))
+        gateway = Gateway(provider, clock)
+        with pytest.raises(NotEntitled):
+            await self.days(gateway, "AAPL", "2020-08-28", "2020-09-01")
+        assert Interval.D1 not in (await gateway.standing()).offer.intervals
+        start, end = utc("2024-06-03 13:30"), utc("2024-06-03 14:00")
+        assert (await gateway.fetch("AAPL", Interval.M15, start, end)).num_rows == 2
+
+    @pytest.mark.parametrize(
+        "told",
+        [
+            {"error": "?"},
+            [{"symbol": "AAPL"}],
+            [{"date": "2020-08-31", "fromFactor": 0, "toFactor": 4}],
+            [{"date": "2020-08-31", "fromFactor": 1, "toFactor": 0}],
+            [{"date": "today", "fromFactor": 1, "toFactor": 4}],
+        ],
+    )
+    def test_splits_of_another_shape_are_malformed(self, told: object) -> None:
+        with pytest.raises(Malformed, match="split"):
+            finnhub_wire.parse_splits(told, "AAPL")
+
+
+def flat(price: float) -> tuple[float, float, float, float, float]:
+    """A candle whose four prices are the same."""
+    return (price, price, price, price, 100.0)
+
+
 class TestQuote:
     async def test_the_price_carries_the_time_of_its_last_trade(self, provider: FinnhubProvider) -> None:
         assert isinstance(provider, Quoting)
@@ -220,7 +282,7 @@ class TestEntitlement:
 
     async def test_without_a_key_nothing_is_asked(self, url: str, service: Finnhub, clock: FakeClock) -> None:
         async with closed_after(FinnhubProvider(url, "", clock.now)) as provider:
-            with pytest.raises(NotEntitled, match="FINNHUB_API_KEY"):
+            with pytest.raises(Unauthorized, match="FINNHUB_API_KEY"):
                 await provider.quote("AAPL")
         assert service.asked == []
 
@@ -228,14 +290,14 @@ class TestEntitlement:
         self, provider: FinnhubProvider, service: Finnhub
     ) -> None:
         service.key = "another"
-        with pytest.raises(NotEntitled, match="FINNHUB_API_KEY"):
+        with pytest.raises(Unauthorized, match="FINNHUB_API_KEY"):
             await provider.quote("AAPL")
 
     async def test_429_for_a_key_that_got_lost_is_no_rate_limit(
         self, provider: FinnhubProvider, service: Finnhub
     ) -> None:
         service.faults.append(PlainTextResponse(finnhub.NO_TOKEN, 429))
-        with pytest.raises(NotEntitled, match="FINNHUB_API_KEY"):
+        with pytest.raises(Unauthorized, match="FINNHUB_API_KEY"):
             await provider.quote("AAPL")
 
 
@@ -266,12 +328,7 @@ async def test_the_key_is_in_no_error_and_in_no_log(
     service.faults.append(fault)
     with pytest.raises(FinSightError) as failed:
         await gateway.fetch("AAPL", Interval.M15, utc("2024-06-03 13:30"), utc("2024-06-03 20:00"))
-    told = [*capsys.readouterr(), caplog.text, repr(failed.value), str(gateway.stats())]
-    error: BaseException | None = failed.value
-    while error is not None:
-        told.append(str(error))
-        error = error.__cause__ or error.__context__
-    assert not [text for text in told if KEY in text]
+    assert telling(KEY, failed.value, gateway, capsys, caplog) == []
 
 
 @pytest.mark.parametrize(

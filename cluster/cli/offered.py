@@ -1,0 +1,68 @@
+"""`finsight symbols offered`: what a provider lists, as a file that `finsight symbols import` takes."""
+
+from __future__ import annotations
+
+import asyncio
+import csv
+import io
+from collections.abc import Iterable
+from typing import Annotated
+
+import typer
+
+from cluster.cli import terminal
+from cluster.cli.arguments import JsonOption, TierOption
+from cluster.errors import InputError
+from cluster.market.symbols import Instrument, Tier
+
+_COLUMNS = ("symbol", "exchange", "asset_type", "calendar", "name", "currency", "tier", "active")
+
+
+def offered(
+    provider: Annotated[str, typer.Argument(help="Provider with a list, such as binance.")],
+    currency: Annotated[
+        str | None, typer.Option(help="Only what is priced in this, such as USDT.", show_default=False)
+    ] = None,
+    tier: TierOption = "T3",
+    *,
+    everything: Annotated[bool, typer.Option("--all", help="What does not trade now, too.")] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Print what a provider lists as CSV, to be looked through and given to `finsight symbols import`."""
+    found = [
+        each
+        for each in asyncio.run(_listed(provider))
+        if (everything or each.active) and currency in (None, each.currency)
+    ]
+    if not found:
+        raise InputError(f"provider {provider} lists nothing of that kind")
+    terminal.emit([_row(each, tier) for each in found], as_json=as_json, text=_csv(found, tier).rstrip())
+
+
+async def _listed(provider: str) -> list[Instrument]:
+    """Asked by a gateway of this process: one call, which the provider counts with all others."""
+    from cluster import settings
+    from cluster.providers import plans, registry
+    from cluster.providers.gateway import Gateway
+    from cluster.providers.protocol import Closing
+
+    options = settings.load().provider_options(provider)
+    client = registry.create(provider, options)
+    try:
+        return await Gateway(client, policy=plans.policy(provider, options)).instruments()
+    finally:
+        if isinstance(client, Closing):
+            await client.close()
+
+
+def _row(instrument: Instrument, tier: Tier | None) -> dict[str, object]:
+    cells = {name: getattr(instrument, name) for name in _COLUMNS}
+    return {**cells, "tier": tier or instrument.tier, "active": str(instrument.active).lower()}
+
+
+def _csv(instruments: Iterable[Instrument], tier: Tier | None) -> str:
+    text = io.StringIO()
+    writer = csv.DictWriter(text, _COLUMNS, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(_row(each, tier) for each in instruments)
+    return text.getvalue()

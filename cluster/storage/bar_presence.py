@@ -1,0 +1,77 @@
+"""Which of the expected bars of many symbols are stored: the database answers with one bit a bar."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable, Sequence
+
+import asyncpg
+import numpy as np
+
+from cluster.market import gaps
+from cluster.market.gaps import Runs
+from cluster.market.instants import Instants, to_moment
+from cluster.market.intervals import Interval
+from cluster.storage.bar_windows import candle_table
+from cluster.storage.database import Connection
+
+BITS_AT_ONCE = 32_000_000
+"""Most expected bars, over all symbols, that one statement looks at."""
+_WORD = 64
+
+# By place in the list of expected opens, so that SQL knows no calendar; what nobody expects falls out.
+# Grouped so that the planner knows each to be one, and hashes these and not the bars.
+_EXPECTED = """
+    {table} JOIN (
+        SELECT ts, min(number) - 1 AS place FROM unnest($3::timestamptz[]) WITH ORDINALITY AS one (ts, number)
+        GROUP BY ts
+    ) AS expected USING (ts)
+    WHERE symbol = ANY($1::text[]) AND interval = $2 AND is_final AND ts >= $4 AND ts <= $5
+"""
+# To count is a third of the work of telling which, and all cores share it: few groups come out of many bars.
+_WHOLE = "SELECT symbol FROM {expected} GROUP BY symbol HAVING count(*) = $6::bigint"
+_PRESENT = """
+WITH present AS (
+    SELECT symbol, (place >> 6)::int AS word, bit_or(1::bigint << (place & 63)::int) AS bits
+    FROM {expected} GROUP BY 1, 2)
+SELECT symbol, array_agg(word) AS words, array_agg(bits) AS bits FROM present GROUP BY symbol
+"""
+# Each minute matches a bar of every symbol. The planner, which cannot know how many those are, must not sort
+# the bars for a merge, nor look up each minute by itself; nor take the plan of a minute for that of a month.
+_PLAN = """
+SET LOCAL enable_mergejoin = off; SET LOCAL enable_nestloop = off; SET LOCAL work_mem = '64MB';
+SET LOCAL plan_cache_mode = force_custom_plan
+"""
+
+
+async def missing(
+    connection: Connection, interval: Interval, symbols: Sequence[str], expected: Instants
+) -> dict[str, Runs]:
+    """What of `expected` (ascending, unique) is not stored as final bars, by symbol.
+
+    Symbols that lack nothing are left out. Ask for at most `BITS_AT_ONCE` bars over all symbols; to be called
+    inside a transaction.
+    """
+    if not len(expected) or not symbols:
+        return {}
+    await connection.execute(_PLAN)
+    expected_bars = _EXPECTED.format(table=candle_table(interval))
+    moments = await asyncio.to_thread(lambda: [to_moment(open_) for open_ in expected])
+    range_ = interval, moments, moments[0], moments[-1]
+    rows = await connection.fetch(_WHOLE.format(expected=expected_bars), symbols, *range_, len(expected))
+    whole = {row["symbol"] for row in rows}
+    if not (others := [symbol for symbol in symbols if symbol not in whole]):
+        return {}
+    rows = await connection.fetch(_PRESENT.format(expected=expected_bars), others, *range_)
+    return await asyncio.to_thread(_absent, rows, others, len(expected))
+
+
+def _absent(rows: Iterable[asyncpg.Record], symbols: Sequence[str], count: int) -> dict[str, Runs]:
+    """The runs of zero bits of each symbol that has some; a symbol without a row has no bit at all."""
+    found = dict.fromkeys(symbols, np.array([[0, count - 1]]))
+    for row in rows:
+        words = np.zeros(-(-count // _WORD), dtype=np.int64)
+        words[np.array(row["words"])] = np.array(row["bits"], dtype=np.int64)
+        bits = np.unpackbits(words.view(np.uint8), bitorder="little", count=count)
+        found[row["symbol"]] = gaps.runs(bits == 0)
+    return {symbol: missing for symbol, missing in found.items() if len(missing)}

@@ -1,0 +1,48 @@
+"""`finsight symbols offered`, with Binance on loopback."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from cluster.market import universe_csv
+from tests.commands import finsight
+from tests.services import binance
+from tests.services.binance import Binance
+
+
+@pytest.fixture
+def venue() -> Binance:
+    venue = Binance()
+    venue.list_symbol("BTCUSDT", "BTC", "USDT")
+    venue.list_symbol("ETHBTC", "ETH", "BTC")
+    venue.list_symbol("OLDUSDT", "OLD", "USDT", status="BREAK")
+    return venue
+
+
+def offered(url: str, tmp_path: Path, *words: str) -> str:
+    providers = json.dumps({"binance": {"base_url": url}})
+    said = finsight("symbols", "offered", *words, FINSIGHT_HOME=str(tmp_path), FINSIGHT_PROVIDERS=providers)
+    assert said.status == 0, said.err
+    return said.out
+
+
+def test_what_a_venue_lists_becomes_a_file_that_can_be_imported(venue: Binance, tmp_path: Path) -> None:
+    with binance.running(venue) as url:
+        text = offered(url, tmp_path, "binance", "--currency", "USDT", "--tier", "T1")
+    assert text == (
+        "symbol,exchange,asset_type,calendar,name,currency,tier,active\n"
+        "BTCUSDT,BINANCE,crypto,24/7,BTC/USDT,USDT,T1,true\n"
+    )
+    (bitcoin,) = universe_csv.parse(text.splitlines(keepends=True))
+    assert (bitcoin.currency, bitcoin.tier) == ("USDT", "T1")
+    assert [asked.path for asked in venue.asked] == ["/api/v3/exchangeInfo"]
+
+
+def test_what_does_not_trade_now_is_listed_when_asked_for(venue: Binance, tmp_path: Path) -> None:
+    with binance.running(venue) as url:
+        lines = offered(url, tmp_path, "binance", "--all").splitlines()
+    assert [line.partition(",")[0] for line in lines[1:]] == ["BTCUSDT", "ETHBTC", "OLDUSDT"]
+    assert lines[3].endswith(",T3,false")
