@@ -147,12 +147,16 @@ async def procrastinate(dsn: str) -> float:
     async def nothing() -> None:
         countdown.one()
 
-    apps = [App(connector=PsycopgConnector(conninfo=dsn, max_size=CONNECTIONS)) for _ in range(WORKERS)]
+    database = await Database.open(dsn)
+    await database.pool.execute("CREATE SCHEMA peer")
+    options = {"options": "-c search_path=peer"}
+    apps = [
+        App(connector=PsycopgConnector(conninfo=dsn, kwargs=options, max_size=CONNECTIONS))
+        for _ in range(WORKERS)
+    ]
     tasks = [app.task(name="nothing")(nothing) for app in apps]
     for app in apps:
         await app.open_async()
-    database = await Database.open(dsn)
-    await database.pool.execute("DROP SCHEMA IF EXISTS peer CASCADE; CREATE SCHEMA peer")
     await apps[0].schema_manager.apply_schema_async()
     await tasks[0].batch_defer_async(*({} for _ in range(SLOW_JOBS)))
     await settle(database)
