@@ -16,12 +16,11 @@ from typing import Any
 import ray
 from ray.actor import ActorHandle
 
-from cluster import logs
+from cluster import detached, logs
 from cluster.backfill.pool import Pool, PoolStats
 from cluster.backfill.route import Route
 from cluster.backfill.worker import Worker
 from cluster.clock import SystemClock
-from cluster.errors import StorageError
 from cluster.market import calendars
 from cluster.market.instants import Instants
 from cluster.market.intervals import Interval
@@ -32,12 +31,11 @@ from cluster.providers.router import Router, Rule
 from cluster.storage import calendar_overrides, universe
 from cluster.storage.backfill_bell import Listener
 from cluster.storage.backfill_jobs import BackfillQueue
-from cluster.storage.database import Database
+from cluster.storage.database import Database, opened_at_last
 
 log = logs.get(__name__)
 
 NAMESPACE = gateway_actor.NAMESPACE
-_RECONNECT_S = 2.0
 _RENEWAL_GRACE_S = 30.0
 _CONNECTIONS = 8  # jobs use them for moments: one stores for all, the others claim, beat and look things up
 
@@ -91,8 +89,7 @@ class BackfillActor:
         self._pool: Pool | None = None
         self._draining = False
         self._renewal: asyncio.Task[None] | None = None
-        self._life = asyncio.get_running_loop().create_task(self._live())
-        self._life.add_done_callback(self._ended)
+        self._life = detached.live(asyncio.get_running_loop().create_task(self._live(), name=name))
 
     async def stats(self) -> PoolStats | None:
         """What the worker has done since it last began; `None` while it waits for the database."""
@@ -137,14 +134,9 @@ class BackfillActor:
             listener.cancel()
 
     async def _connected(self) -> Database:
-        while True:
-            try:
-                return await Database.open(
-                    self._options.database_url, max_size=_CONNECTIONS, reset_sessions=False
-                )
-            except StorageError as error:
-                log.warning("database_unreachable", worker=self._name, reason=str(error))
-                await asyncio.sleep(_RECONNECT_S)
+        return await opened_at_last(
+            lambda: Database.open(self._options.database_url, max_size=_CONNECTIONS, reset_sessions=False)
+        )
 
     def _pool_on(self, database: Database, options: WorkerOptions) -> Pool:
         queue = BackfillQueue(
@@ -168,11 +160,6 @@ class BackfillActor:
             poll_s=options.poll_s,
         )
 
-    def _ended(self, life: asyncio.Task[None]) -> None:
-        if not life.cancelled() and (error := life.exception()) is not None:
-            log.critical("worker_crashed", worker=self._name, reason=repr(error))
-            os._exit(1)  # a worker that does not work would look alive; Ray makes a new one
-
 
 def actor_name(index: int) -> str:
     """The name of a backfill actor within the namespace."""
@@ -190,18 +177,8 @@ def start(
 
     `env` is the environment of the actor's process, such as `PROMETHEUS_MULTIPROC_DIR`.
     """
-    shell: Any = ray.remote(BackfillActor)
-    worker: ActorHandle[Any] = shell.options(
-        name=actor_name(index),
-        namespace=namespace,
-        lifetime="detached",
-        get_if_exists=True,
-        max_restarts=-1,
-        max_task_retries=-1,  # asking and draining twice do no harm
-        num_cpus=0,
-        runtime_env={"env_vars": dict(env or {})},
-    ).remote(actor_name(index), options, namespace)
-    return worker
+    name = actor_name(index)
+    return detached.start(BackfillActor, name, (name, options, namespace), env=env, namespace=namespace)
 
 
 def running(indices: Iterable[int], *, namespace: str = NAMESPACE) -> list[ActorHandle[Any]]:

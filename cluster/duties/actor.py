@@ -15,7 +15,7 @@ from typing import Any
 import ray
 from ray.actor import ActorHandle
 
-from cluster import logs
+from cluster import detached, logs
 from cluster.backfill.actor import WorkerOptions
 from cluster.backfill.gap_watch import GapWatch, WatchRules, offers
 from cluster.backfill.scaling import Bounds
@@ -25,20 +25,17 @@ from cluster.clock import SystemClock
 from cluster.duties import corporate_actions
 from cluster.duties.duty import Duty
 from cluster.duties.loop import Duties, DutyStats
-from cluster.errors import ConfigError, StorageError
 from cluster.providers import gateway_actor
 from cluster.providers.lazy_gateway import LazyGateway
-from cluster.redaction import redact
 from cluster.storage import backfill_history, upkeep
 from cluster.storage.backfill_jobs import BackfillQueue
-from cluster.storage.database import Database
+from cluster.storage.database import Database, opened_at_last
 from cluster.storage.upkeep import Keeping
 
 log = logs.get(__name__)
 
 NAMESPACE = gateway_actor.NAMESPACE
 NAME = "duties"
-_RECONNECT_S = 2.0
 _STATEMENT_TIMEOUT_S = 600.0  # a whole month of a thousand symbols may be looked at in one statement
 
 
@@ -70,8 +67,7 @@ class DutiesActor:
         self._options, self._namespace = options, namespace
         self._database: Database | None = None
         self._duties: Duties | None = None
-        self._life = asyncio.get_running_loop().create_task(self._live())
-        self._life.add_done_callback(self._ended)
+        self._life = self._begun()
 
     async def stats(self) -> list[DutyStats]:
         """What was done since the actor (re)started; empty while it waits for the database."""
@@ -87,10 +83,12 @@ class DutiesActor:
         if moved:
             self._life.cancel()
             await asyncio.wait([self._life])
-            self._life = asyncio.get_running_loop().create_task(self._live())
-            self._life.add_done_callback(self._ended)
+            self._life = self._begun()
         elif self._duties and self._database:
             self._duties.renew(self._composed(self._database))
+
+    def _begun(self) -> asyncio.Task[None]:
+        return detached.live(asyncio.get_running_loop().create_task(self._live(), name=NAME))
 
     async def _live(self) -> None:
         self._database = database = await self._connected()
@@ -142,19 +140,9 @@ class DutiesActor:
         ]
 
     async def _connected(self) -> Database:
-        while True:
-            try:
-                return await Database.open(
-                    self._options.database_url, statement_timeout_s=_STATEMENT_TIMEOUT_S
-                )
-            except (StorageError, ConfigError) as error:  # a reload may mend what is wrong
-                log.warning("database_unreachable", actor=NAME, reason=redact(str(error)))
-                await asyncio.sleep(_RECONNECT_S)
-
-    def _ended(self, life: asyncio.Task[None]) -> None:
-        if not life.cancelled() and (error := life.exception()) is not None:
-            log.critical("duties_crashed", reason=repr(error))
-            os._exit(1)  # an actor without duties would look alive; Ray makes a new one
+        return await opened_at_last(
+            lambda: Database.open(self._options.database_url, statement_timeout_s=_STATEMENT_TIMEOUT_S)
+        )
 
 
 def start(
@@ -164,15 +152,4 @@ def start(
 
     `env` is the environment of the actor's process, such as `PROMETHEUS_MULTIPROC_DIR`.
     """
-    shell: Any = ray.remote(DutiesActor)
-    duties: ActorHandle[Any] = shell.options(
-        name=NAME,
-        namespace=namespace,
-        lifetime="detached",
-        get_if_exists=True,
-        max_restarts=-1,
-        max_task_retries=-1,  # asking and reloading twice do no harm
-        num_cpus=0,
-        runtime_env={"env_vars": dict(env or {})},
-    ).remote(options, namespace)
-    return duties
+    return detached.start(DutiesActor, NAME, (options, namespace), env=env, namespace=namespace)

@@ -14,13 +14,12 @@ from functools import partial
 from typing import Any
 
 import asyncpg
-import ray
 from ray.actor import ActorHandle
 from redis.asyncio import Redis
 
-from cluster import logs
+from cluster import detached, logs
 from cluster.clock import SystemClock
-from cluster.errors import ConfigError, StorageError
+from cluster.errors import StorageError
 from cluster.ingest.cadence import Cadence
 from cluster.ingest.claims import Claims, scope_of
 from cluster.ingest.collector import Collector
@@ -30,13 +29,12 @@ from cluster.providers.lazy_gateway import LazyGateway
 from cluster.providers.router import Rule
 from cluster.redaction import redact
 from cluster.storage import sweeps
-from cluster.storage.database import Database
+from cluster.storage.database import RECONNECT_S, Database, opened_at_last
 
 log = logs.get(__name__)
 
 NAMESPACE = gateway_actor.NAMESPACE
 _CONNECTIONS = 4  # batches of two providers are written while the next are read
-_RECONNECT_S = 2.0
 _RENEWAL_S = 15.0  # who reloads does not wait longer than 20 s
 
 
@@ -85,8 +83,8 @@ class CollectorActor:
     def _begin(self, options: CollectorOptions) -> None:
         logs.configure(options.log_level)
         self._options = options
-        self._life = asyncio.get_running_loop().create_task(self._live())
-        self._life.add_done_callback(_crash)
+        life = asyncio.get_running_loop().create_task(self._live(), name=actor_name(self._shard))
+        self._life = detached.live(life)
 
     async def _ended(self, grace_s: float) -> None:
         if self._collector is not None:
@@ -110,11 +108,7 @@ class CollectorActor:
             await database.close()
 
     async def _connected(self) -> Database:
-        while True:
-            try:
-                return await Database.open(self._options.database_url, max_size=_CONNECTIONS)
-            except (StorageError, ConfigError) as error:
-                await self._again("database_unreachable", error)
+        return await opened_at_last(lambda: Database.open(self._options.database_url, max_size=_CONNECTIONS))
 
     async def _prepared(self, database: Database) -> Claims | None:
         """The claims, if there are any; whatever the database says, it is asked until it answers."""
@@ -128,11 +122,8 @@ class CollectorActor:
                 scope = await scope_of(database, self._shard, options.shards)
                 return Claims(Redis.from_url(options.claims_url), scope)
             except (StorageError, asyncpg.PostgresError) as error:
-                await self._again("database_not_ready", error)
-
-    async def _again(self, event: str, error: Exception) -> None:
-        log.warning(event, collector=self._shard, reason=redact(str(error)))
-        await asyncio.sleep(_RECONNECT_S)
+                log.warning("database_not_ready", collector=self._shard, reason=redact(str(error)))
+                await asyncio.sleep(RECONNECT_S)
 
     def _collector_on(self, database: Database, claims: Claims | None) -> Collector:
         options, clock = self._options, SystemClock()
@@ -147,12 +138,6 @@ class CollectorActor:
         )
         record = partial(sweeps.record, database)
         return Collector(sweeper, record, options.cadences, clock, claims, locally=options.locally)
-
-
-def _crash(life: asyncio.Task[None]) -> None:
-    if not life.cancelled() and (error := life.exception()) is not None:
-        log.critical("collector_crashed", reason=repr(error))
-        os._exit(1)  # a collector that does not collect would look alive; Ray makes a new one
 
 
 def actor_name(shard: int) -> str:
@@ -171,15 +156,5 @@ def start(
 
     `env` is the environment of the actor's process, such as `PROMETHEUS_MULTIPROC_DIR`.
     """
-    shell: Any = ray.remote(CollectorActor)
-    collector: ActorHandle[Any] = shell.options(
-        name=actor_name(shard),
-        namespace=namespace,
-        lifetime="detached",
-        get_if_exists=True,
-        max_restarts=-1,
-        max_task_retries=-1,  # reloading and draining twice do no harm
-        num_cpus=0,
-        runtime_env={"env_vars": dict(env or {})},
-    ).remote(shard, options, namespace)
-    return collector
+    arguments = (shard, options, namespace)
+    return detached.start(CollectorActor, actor_name(shard), arguments, env=env, namespace=namespace)

@@ -11,7 +11,7 @@ import pyarrow as pa
 import ray
 from ray.exceptions import RayError, RayTaskError
 
-from cluster import logs
+from cluster import detached, logs
 from cluster.errors import FinSightError, NotRunning, ProviderDown
 from cluster.market.adjustments import CorporateAction
 from cluster.market.intervals import Interval
@@ -123,20 +123,13 @@ def start(
     """
     registry.create(provider, options)
     policy = policy or plans.policy(provider, options)
-    handle = (
-        ray.remote(GatewayActor)
-        .options(
-            name=actor_name(provider),
-            namespace=namespace,
-            lifetime="detached",
-            get_if_exists=True,
-            max_restarts=-1,
-            max_task_retries=-1,  # fetching twice does no harm
-            max_concurrency=64,
-            num_cpus=0,
-            runtime_env={"env_vars": dict(env or {})},
-        )
-        .remote(provider, dict(options), policy, shared_budget_url)
+    handle = detached.start(
+        GatewayActor,
+        actor_name(provider),
+        (provider, dict(options), policy, shared_budget_url),
+        env=env,
+        namespace=namespace,
+        max_concurrency=64,
     )
     return RemoteGateway(handle, provider=provider)
 

@@ -3,20 +3,26 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager, suppress
 from typing import TypeAlias
 
 import asyncpg
 from asyncpg.pool import PoolConnectionProxy
 
+from cluster import logs
 from cluster.errors import ConfigError, StorageError
+from cluster.redaction import redact
 from cluster.storage.dsn import address, require_dsn
 
 Connection: TypeAlias = "asyncpg.Connection[asyncpg.Record] | PoolConnectionProxy[asyncpg.Record]"
 Pool: TypeAlias = "asyncpg.Pool[asyncpg.Record]"
 
+log = logs.get(__name__)
+
 CONNECT_TIMEOUT_S = 10.0
+RECONNECT_S = 2.0
+"""Pause of an actor between two tries to reach the database."""
 _LAST_WORD_S = 1.0  # for the server to confirm that it has given up a statement or a transaction
 _GRACE_S = 10.0
 """How much later than the server we give up ourselves: a server that has frozen gives nothing up."""
@@ -168,3 +174,13 @@ def _session_settings(limits_s: Mapping[str, float]) -> dict[str, str]:
     milliseconds = {name: str(round(seconds * 1000)) for name, seconds in limits_s.items()}
     # Our queries are short or bulk copies: compiling them costs more than it saves.
     return {"timezone": "UTC", "application_name": "finsight", "jit": "off", **milliseconds}
+
+
+async def opened_at_last(open_one: Callable[[], Awaitable[Database]]) -> Database:
+    """The pool, as soon as `open_one` gets it: the server may be away, and a reload may mend a wrong DSN."""
+    while True:
+        try:
+            return await open_one()
+        except (StorageError, ConfigError) as error:
+            log.warning("database_unreachable", reason=redact(str(error)))
+            await asyncio.sleep(RECONNECT_S)

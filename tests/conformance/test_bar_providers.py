@@ -28,10 +28,6 @@ class BarProviderTests:
     start: datetime
     end: datetime
 
-    @pytest.fixture
-    def provider(self) -> BarProvider:
-        raise NotImplementedError
-
     async def ask(self, provider: BarProvider, interval: Interval) -> pa.Table:
         return await provider.bars(self.symbol, interval, self.start, self.end)
 
