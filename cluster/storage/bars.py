@@ -53,6 +53,9 @@ FROM staged_bars AS staged
 WHERE stored.symbol = staged.symbol AND stored.interval = staged.interval AND stored.ts = staged.ts
   AND stored.interval = $1 AND stored.ts BETWEEN $2 AND $3
 """
+_ASSIGN = "{name} = staged.{name}"
+_ASSIGN_KNOWN = """{name} = CASE WHEN staged.{name} IS NULL AND stored.is_final >= staged.is_final
+THEN stored.{name} ELSE staged.{name} END"""  # what a running bar had so far is not what it ended with
 
 
 @dataclass(frozen=True)
@@ -84,7 +87,8 @@ async def write(connection: Connection, table: pa.Table, *, asked_at: datetime |
     Goes on inside the caller's transaction (READ COMMITTED), so nothing is kept if that is rolled back; other
     writers of the same symbols wait until it ends. A bar is revised, and its `revision` counted up, when a
     price, the finality, or a known volume or trade count differs; the same values from another source change
-    nothing. A bar that is not final never changes a final one. Of several rows with one key a final one
+    nothing. A bar that is not final never changes a final one. An unknown volume or trade count leaves a known
+    one as it is, unless that is of a bar that was still running. Of several rows with one key a final one
     wins, then the last. Takes about 300 bytes of memory a bar.
 
     `asked_at`: when the provider was asked, or earlier, by the database's clock. What others have stored
@@ -113,72 +117,36 @@ async def read(
     limit: int | None = None,
     *,
     newest: bool = False,
+    or_rolled: bool = False,
 ) -> pa.Table:
     """Bars of one symbol with start <= ts < end, oldest first, as `STORED_BAR_SCHEMA`.
 
-    `limit` keeps the first so many, or the last so many if `newest`.
+    `limit` keeps the first so many, or the last so many if `newest`. `or_rolled`: where no bar is stored in
+    the range, bars of 5m and 1h made of minutes; their `source` is "rollup" and their `revision` 0.
     """
-    return await read_many(source, [symbol], interval, start, end, limit, newest=newest)
+    require_aware(start, end)
+    tables = [candle_table(interval), *([ROLLUPS[interval]] if or_rolled and interval in ROLLUPS else [])]
+    window = Windows([symbol], [start], [end])
+    async with opened(source) as database, database.connection() as connection:
+        for table in tables:
+            rows = await fetch(
+                connection, interval, window, EVERYTHING, limit=limit, newest=newest, table=table
+            )
+            if len(rows["ts"]):
+                break
+    return await asyncio.to_thread(_arrow, rows, [symbol], interval)
 
 
-async def read_many(
-    source: Database | str,
-    symbols: Sequence[str],
-    interval: Interval,
-    start: datetime | None = None,
-    end: datetime | None = None,
-    limit: int | None = None,
-    *,
-    newest: bool = False,
-) -> pa.Table:
-    """Bars of many symbols, sorted by (symbol, ts), as `STORED_BAR_SCHEMA`; `limit` counts for each symbol.
+async def read_many(source: Database | str, symbols: Sequence[str], interval: Interval) -> pa.Table:
+    """All bars of many symbols, sorted by (symbol, ts), as `STORED_BAR_SCHEMA`.
 
     Uses two connections at once, so two symbols may come from different moments; one symbol never does.
     """
-    return await _read(source, symbols, interval, (start, end), limit, newest=newest)
-
-
-async def read_or_roll(
-    source: Database | str,
-    symbol: str,
-    interval: Interval,
-    start: datetime | None = None,
-    end: datetime | None = None,
-    limit: int | None = None,
-    *,
-    newest: bool = False,
-) -> pa.Table:
-    """As `read`; where no bar is stored in the range, bars of 5m and 1h made of minutes.
-
-    Their `source` is "rollup" and their `revision` 0.
-    """
-    found = await read(source, symbol, interval, start, end, limit, newest=newest)
-    if found.num_rows or interval not in ROLLUPS:
-        return found
-    return await _read(
-        source, [symbol], interval, (start, end), limit, newest=newest, table=ROLLUPS[interval]
-    )
-
-
-async def _read(
-    source: Database | str,
-    symbols: Sequence[str],
-    interval: Interval,
-    between: tuple[datetime | None, datetime | None],
-    limit: int | None,
-    *,
-    newest: bool,
-    table: str | None = None,
-) -> pa.Table:
-    start, end = between
-    require_aware(start, end)
 
     async def lane(database: Database, names: Sequence[str]) -> pa.Table:
-        windows = Windows(names, [start] * len(names), [end] * len(names))
+        unbounded = [None] * len(names)
         async with database.connection() as connection:
-            rows = await fetch(
-                connection, interval, windows, EVERYTHING, limit=limit, newest=newest, table=table
-            )
+            rows = await fetch(connection, interval, Windows(names, unbounded, unbounded), EVERYTHING)
         return await asyncio.to_thread(_arrow, rows, names, interval)
 
     async with opened(source, _LANES) as database:
@@ -286,7 +254,10 @@ async def _revise(connection: Connection, batch: Batch) -> None:
     await copy_in(connection, "staged_bars", columns, len(batch))
     await connection.execute("ANALYZE staged_bars")
     changed = [name for name in columns if name not in {"symbol", "interval", "ts"}]
-    assignments = ", ".join(f"{name} = staged.{name}" for name in changed)
+    assignments = ", ".join(
+        (_ASSIGN_KNOWN if name in {"volume", "trade_count"} else _ASSIGN).format(name=name)
+        for name in changed
+    )
     span = moments(np.array([batch.columns["ts"].min(), batch.columns["ts"].max()]))
     await connection.execute(_REVISE.format(table=table, assignments=assignments), batch.interval, *span)
     await connection.execute("DROP TABLE staged_bars")

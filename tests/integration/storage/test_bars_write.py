@@ -116,6 +116,18 @@ async def test_an_unknown_volume_does_not_erase_a_known_one(database: Database) 
     assert await stored(database, "volume, trade_count") == [(100.0, 7)]
 
 
+async def test_new_prices_with_an_unknown_volume_leave_a_known_one_as_it_is(database: Database) -> None:
+    await write(database, bar())
+    assert await write(database, bar(close=11.0, volume=None, trade_count=None)) == WriteResult(0, 1, 0)
+    assert await stored(database, "close, volume, trade_count") == [(11.0, 100.0, 7)]
+
+
+async def test_what_a_running_bar_had_so_far_is_not_the_volume_that_it_ended_with(database: Database) -> None:
+    await write(database, bar(is_final=False))
+    await write(database, bar(close=11.0, volume=None, trade_count=None))
+    assert await stored(database, "volume, trade_count, is_final") == [(None, None, True)]
+
+
 async def test_a_volume_that_becomes_known_is_a_revision(database: Database) -> None:
     await write(database, bar(volume=None, trade_count=None))
     assert await stored(database, "volume, trade_count") == [(None, None)]
@@ -353,7 +365,9 @@ def apply(model: dict[tuple[str, datetime], dict[str, Any]], row: dict[str, Any]
         row[name] is not None and row[name] != old[name] for name in ("volume", "trade_count")
     )
     if differs and (row["is_final"] or not old["is_final"]):
-        model[key] = row | {"revision": old["revision"] + 1}
+        keeps = [name for name in ("volume", "trade_count") if row[name] is None]
+        kept = {name: old[name] for name in keeps if row["is_final"] == old["is_final"]}
+        model[key] = row | kept | {"revision": old["revision"] + 1}
 
 
 @ON_A_DATABASE
