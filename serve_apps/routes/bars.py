@@ -95,8 +95,8 @@ class BarRoutes:
         start, end = _range_left(asked)
         database = await self._services.database()
         # One more tells whether there is a next page.
-        found = await stored_bars.read_or_roll(
-            database, asked.symbol, asked.timeframe, start, end, limit + 1, newest=newest
+        found = await stored_bars.read(
+            database, asked.symbol, asked.timeframe, start, end, limit + 1, newest=newest, or_rolled=True
         )
         more = len(found) > limit
         if more and asked.limit is None:

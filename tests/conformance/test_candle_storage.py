@@ -420,13 +420,13 @@ async def test_deleted_bars_are_noted_for_the_search_for_gaps(database: Database
 async def test_bars_of_a_provider_come_before_rollups(database: Database) -> None:
     await write(database, *minutes(OLD, 10, volume=1.0))
     await settle(database)
-    made = await bars.read_or_roll(database, "AAPL", Interval.M5, OLD)
+    made = await bars.read(database, "AAPL", Interval.M5, OLD, or_rolled=True)
     assert made["source"].to_pylist() == ["rollup", "rollup"]
     assert made["volume"].to_pylist() == [5.0, 5.0]
-    newest = await bars.read_or_roll(database, "AAPL", Interval.M5, OLD, limit=1, newest=True)
+    newest = await bars.read(database, "AAPL", Interval.M5, OLD, limit=1, newest=True, or_rolled=True)
     assert newest["ts"].to_pylist() == [OLD + 5 * MINUTE]
     await write(database, bar(ts=OLD, interval="5m"))
-    found = await bars.read_or_roll(database, "AAPL", Interval.M5, OLD)
+    found = await bars.read(database, "AAPL", Interval.M5, OLD, or_rolled=True)
     assert found["source"].to_pylist() == ["synthetic"]
     assert (await bars.read(database, "AAPL", Interval.H1)).num_rows == 0
 
