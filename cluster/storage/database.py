@@ -1,10 +1,16 @@
-"""The connection pool: one per process, UTC, and with a limit on everything that can wait."""
+"""The connection pool: one per process, UTC, and with a limit on everything that can wait.
+
+The server ends a session that pauses in a transaction, whose network is gone, or that does not take what it
+is sent. What no time limit of PostgreSQL ends is a transaction whose client froze inside of a statement, such
+as a `COPY`: whoever has waited in vain for a lock ends the sessions of such clients.
+"""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager, suppress
+from datetime import timedelta
 from typing import TypeAlias
 
 import asyncpg
@@ -26,6 +32,15 @@ RECONNECT_S = 2.0
 _LAST_WORD_S = 1.0  # for the server to confirm that it has given up a statement or a transaction
 _GRACE_S = 10.0
 """How much later than the server we give up ourselves: a server that has frozen gives nothing up."""
+_APPLICATION = "finsight"
+_FROZEN_AFTER_S = 70.0
+"""A statement that still waits for its client after this time never ends: even a slow `COPY` takes less."""
+_END_FROZEN = """
+SELECT count(*) FILTER (WHERE pg_terminate_backend(pid)) FROM pg_stat_activity
+WHERE datname = current_database() AND usename = current_user AND application_name = $1
+  AND state = 'active' AND wait_event IN ('ClientRead', 'ClientWrite')
+  AND query_start < clock_timestamp() - $2::interval
+"""
 _UNREACHABLE = (
     OSError,
     asyncpg.PostgresConnectionError,
@@ -50,9 +65,10 @@ _WAITED = (asyncpg.QueryCanceledError, asyncpg.LockNotAvailableError, asyncpg.De
 class Database:
     """A pool of connections to one PostgreSQL database. Open it once, close it when the process ends."""
 
-    def __init__(self, dsn: str, pool: Pool) -> None:
+    def __init__(self, dsn: str, pool: Pool, *, frozen_after_s: float = _FROZEN_AFTER_S) -> None:
         self.dsn = dsn
         self.pool = pool
+        self._frozen_after = timedelta(seconds=frozen_after_s)
 
     @classmethod
     async def open(
@@ -66,12 +82,15 @@ class Database:
         idle_in_transaction_timeout_s: float = 60,
         reset_sessions: bool = True,
         grace_s: float = _GRACE_S,
+        frozen_after_s: float = _FROZEN_AFTER_S,
     ) -> Database:
         """Connect; raises `StorageError` when the server is out of reach, `ConfigError` on a wrong DSN.
 
         `reset_sessions`: ask the server to forget the session's settings and locks after every use. Without
         it a use costs one round trip less; for programs whose statements leave nothing in the session.
         A server that does not answer is given up `grace_s` after it should have given up a statement itself.
+        `frozen_after_s`: the session of any process of FinSight whose statement has waited so long for its
+        client is ended by a statement of this pool that has waited in vain.
         """
         limits = {
             "statement_timeout": statement_timeout_s,
@@ -85,10 +104,10 @@ class Database:
                 max_size=max_size,
                 timeout=CONNECT_TIMEOUT_S,
                 command_timeout=statement_timeout_s + grace_s,
-                server_settings=_session_settings(limits),
+                server_settings=_session_settings(limits, statement_timeout_s + grace_s),
                 reset=None if reset_sessions else _leave,
             )
-        return cls(dsn, pool)
+        return cls(dsn, pool, frozen_after_s=frozen_after_s)
 
     async def close(self) -> None:
         """Wait for the connections in use, then close them all."""
@@ -121,11 +140,20 @@ class Database:
         try:
             with _working(self.dsn, connection):
                 yield connection
-        except BaseException:
+        except BaseException as error:
+            if isinstance(error.__cause__, _WAITED):
+                with suppress(Exception):
+                    await self._end_frozen(connection)
             with suppress(Exception):  # cut off, it would not answer: closed then, and the reason stays
                 await self.pool.release(connection, timeout=_LAST_WORD_S)
             raise
         await self.pool.release(connection)
+
+    async def _end_frozen(self, connection: Connection) -> None:
+        """A client that froze inside of a statement may hold what we have waited for."""
+        arguments = (_APPLICATION, self._frozen_after)
+        if ended := await connection.fetchval(_END_FROZEN, *arguments, timeout=_LAST_WORD_S):
+            log.warning("frozen_sessions_ended", sessions=ended)
 
 
 @contextmanager
@@ -170,10 +198,18 @@ async def _leave(_: Connection) -> None:
     """What is left of a session when nothing has to be reset."""
 
 
-def _session_settings(limits_s: Mapping[str, float]) -> dict[str, str]:
+def _session_settings(limits_s: Mapping[str, float], longest_send_s: float) -> dict[str, str]:
     milliseconds = {name: str(round(seconds * 1000)) for name, seconds in limits_s.items()}
-    # Our queries are short or bulk copies: compiling them costs more than it saves.
-    return {"timezone": "UTC", "application_name": "finsight", "jit": "off", **milliseconds}
+    # A client that vanished is noticed after a minute, instead of the two hours of the operating system.
+    vanished = {"tcp_keepalives_idle": "30", "tcp_keepalives_interval": "10", "tcp_keepalives_count": "3"}
+    return {
+        "timezone": "UTC",
+        "application_name": _APPLICATION,
+        "jit": "off",  # our queries are short or bulk copies: compiling them costs more than it saves
+        "tcp_user_timeout": str(round(longest_send_s * 1000)),
+        **vanished,
+        **milliseconds,
+    }
 
 
 async def opened_at_last(open_one: Callable[[], Awaitable[Database]]) -> Database:
