@@ -1,4 +1,4 @@
-"""Worker processes that a test starts, kills and freezes; the jobs they get and the table they leave."""
+"""Processes that a test starts, kills and freezes; the jobs they get and the table they leave."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import replace
-from datetime import datetime
+from datetime import UTC, datetime
 from multiprocessing.context import ForkServerProcess
 from multiprocessing.sharedctypes import Synchronized
 from pathlib import Path
@@ -56,10 +56,10 @@ SELECT extract(epoch FROM ts)::bigint AS ts, revision FROM candles_intraday WHER
 
 
 class Fleet:
-    """The workers of one test; `orders` is what they have in common."""
+    """The workers of one test, or the collectors; `orders` is what they have in common."""
 
-    def __init__(self, orders: Orders) -> None:
-        self.orders = orders
+    def __init__(self, orders: Orders, work: Callable[..., None] = worker_process.work) -> None:
+        self.orders, self._work = orders, work
         self.clock_offset_s: Synchronized[float] = _CONTEXT.Value("d", 0.0)
         """By how much the clocks of all workers are wrong; may be set while they run."""
         self._processes: dict[str, ForkServerProcess] = {}
@@ -68,7 +68,7 @@ class Fleet:
         """Start workers, their orders with `changes`; a name may be used again after a kill."""
         for name in names:
             arguments = (replace(self.orders, name=name, **changes), self.clock_offset_s)
-            process = _CONTEXT.Process(target=worker_process.work, args=arguments, name=name)
+            process = _CONTEXT.Process(target=self._work, args=arguments, name=name)
             process.start()
             self._processes[name] = process
 
@@ -102,9 +102,9 @@ class Fleet:
 
 
 @contextmanager
-def fleet(orders: Orders) -> Iterator[Fleet]:
-    """A fleet without workers yet; none outlives the context."""
-    made = Fleet(orders)
+def fleet(orders: Orders, work: Callable[..., None] = worker_process.work) -> Iterator[Fleet]:
+    """A fleet without processes yet, each of which will do `work`; none outlives the context."""
+    made = Fleet(orders, work)
     try:
         yield made
     finally:
@@ -174,6 +174,19 @@ async def synthetic(
         for bar in table.to_pylist():
             key = Key(symbol, str(interval), int(bar["ts"].timestamp()))
             found[key] = tuple(bar[name] for name in ("open", "high", "low", "close", "volume"))
+    return found
+
+
+async def between_the_ends(seed: int, rows: Sequence[Row]) -> dict[Key, Values]:
+    """The provider's bars of each symbol from its first stored one to its last.
+
+    The first depends on when the symbol was first looked at, the last the next look may just move on.
+    """
+    found: dict[Key, Values] = {}
+    for symbol in {row.key.symbol for row in rows}:
+        times = [row.key.ts for row in rows if row.key.symbol == symbol]
+        start, end = (datetime.fromtimestamp(ts, UTC) for ts in (min(times), max(times) + 60))
+        found |= await synthetic(seed, [symbol], Interval.M1, start, end)
     return found
 
 
@@ -249,6 +262,14 @@ async def enqueue(
     jobs = [len(await queue.enqueue(symbol, interval, start, end)) for symbol in symbols]
     await database.close()
     return sum(jobs)
+
+
+def open_writes(workers: Fleet, name: str) -> set[str]:
+    """Operations of a process that have begun and not ended."""
+    events = [event for event in workers.history() if event.process == name]
+    return {event.op for event in events if event.kind == "invoke"} - {
+        event.op for event in events if event.kind != "invoke"
+    }
 
 
 async def until_acknowledged(workers: Fleet, by: str | None = None) -> None:

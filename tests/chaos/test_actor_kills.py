@@ -26,8 +26,8 @@ from cluster.providers import gateway_actor
 from cluster.providers.gateway import GatewayPolicy
 from tests.chaos import fleet as fleets
 from tests.chaos import history
-from tests.chaos.checker import Key, Row, Values, check
-from tests.chaos.fleet import count, outcomes, query, reading, stored, synthetic, until
+from tests.chaos.checker import check
+from tests.chaos.fleet import between_the_ends, count, outcomes, query, reading, stored, synthetic, until
 from tests.chaos.history import Event
 
 pytestmark = [
@@ -129,20 +129,7 @@ async def test_a_collector_killed_in_the_middle_of_its_looks_leaves_no_bar_out(
         await until_all_have(database_url, began, len(symbols))
     rows = await stored(database_url)
     events = [*everything_tried(symbols), *history.read(folder)]
-    assert check(events, rows, await between_the_ends(rows)) == []
-
-
-async def between_the_ends(rows: list[Row]) -> dict[Key, Values]:
-    """The provider's bars of each symbol from its first stored one to its last.
-
-    The first depends on when the symbol was first looked at, the last the next look may just move on.
-    """
-    found: dict[Key, Values] = {}
-    for symbol in {row.key.symbol for row in rows}:
-        times = [row.key.ts for row in rows if row.key.symbol == symbol]
-        start, end = (datetime.fromtimestamp(ts, UTC) for ts in (min(times), max(times) + 60))
-        found |= await synthetic(SEED, [symbol], M1, start, end)
-    return found
+    assert check(events, rows, await between_the_ends(SEED, rows)) == []
 
 
 async def until_more_bars(dsn: str, most: int) -> None:

@@ -115,7 +115,7 @@ async def freeze(workers: Fleet, name: str) -> set[str]:
     """Stop a worker in the middle of a transaction until its leases are gone; the attempts it had begun."""
 
     async def about_to_commit() -> bool:
-        return bool(open_writes(workers, name)) or await count(workers.orders.dsn, "ready") == 0
+        return bool(fleets.open_writes(workers, name)) or await count(workers.orders.dsn, "ready") == 0
 
     await until(about_to_commit)
     workers.signal(name, signal.SIGSTOP)
@@ -129,14 +129,6 @@ async def freeze(workers: Fleet, name: str) -> set[str]:
     finally:
         workers.signal(name, signal.SIGCONT)
     return held & {row["token"] for row in await query(workers.orders.dsn, _EXPIRED)}
-
-
-def open_writes(workers: Fleet, name: str) -> set[str]:
-    """Operations of a worker that have begun and not ended."""
-    events = [event for event in workers.history() if event.process == name]
-    return {event.op for event in events if event.kind == "invoke"} - {
-        event.op for event in events if event.kind != "invoke"
-    }
 
 
 async def leases(dsn: str, name: str) -> set[str]:

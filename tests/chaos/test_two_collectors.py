@@ -1,0 +1,107 @@
+"""Several collectors of the same symbols at once, some of them frozen: nothing lost, nothing twice."""
+
+from __future__ import annotations
+
+import random
+import signal
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+
+from cluster.providers.gateway import GatewayPolicy
+from tests.chaos import fleet as fleets
+from tests.chaos.checker import check
+from tests.chaos.collector_process import CollectorOrders, collect
+from tests.chaos.fleet import Fleet, between_the_ends, fleet, query, reading, stored, until
+
+pytestmark = [pytest.mark.chaos, pytest.mark.postgres, pytest.mark.slow]
+
+SEED = 7
+SYMBOLS = [f"SYN{number:04d}" for number in range(1, 41)]
+NOON = datetime(2024, 3, 4, 12, 0, 1, tzinfo=UTC)
+ROUNDS = 4
+_NEWEST = "SELECT symbol, max(ts) AS newest FROM candles_intraday GROUP BY symbol"
+
+
+@pytest.fixture
+async def orders(database_url: str, tmp_path: Path) -> CollectorOrders:
+    await fleets.know(database_url, SYMBOLS)
+    providers = {"synthetic": {"seed": SEED, "latency_s": 0.02}}
+    policy = GatewayPolicy(timeout_s=60.0)
+    folder = fleets.log_folder(tmp_path)
+    return CollectorOrders("", database_url, folder, providers, policy, commit_pause_s=0.05)
+
+
+def set_clock(collectors: Fleet, moment: datetime) -> None:
+    """The clocks of all collectors show `moment`, and go on from there."""
+    collectors.clock_offset_s.value = (moment - datetime.now(UTC)).total_seconds()
+
+
+async def until_collected(dsn: str, moment: datetime) -> None:
+    """Until all symbols have the same newest bar, and that had closed at `moment` or later."""
+
+    async def level() -> bool:
+        rows = await query(dsn, _NEWEST)
+        newest = {row["newest"] for row in rows}
+        closed = moment.replace(second=0) - timedelta(minutes=1)
+        return len(rows) == len(SYMBOLS) and len(newest) == 1 and newest.pop() >= closed
+
+    await until(level)
+
+
+async def test_two_collectors_of_one_shard_one_of_them_frozen_again_and_again_store_each_bar_once(
+    orders: CollectorOrders, rng: random.Random
+) -> None:
+    moment = NOON
+    with fleet(orders, collect) as collectors:
+        set_clock(collectors, moment)
+        collectors.start("old", "new", idle_s=1.0)
+        await until_collected(orders.dsn, moment)
+        async with reading(orders.dsn, orders.folder, SYMBOLS[:3]):
+            for _ in range(ROUNDS):
+                name = rng.choice(collectors.names())
+                moment += timedelta(minutes=3)
+                set_clock(collectors, moment)
+                await until_writing(collectors, name, moment)
+                collectors.signal(name, signal.SIGSTOP)
+                moment += timedelta(minutes=3)
+                set_clock(collectors, moment)
+                await until_collected(orders.dsn, moment)
+                collectors.signal(name, signal.SIGCONT)
+        await until_both_write(collectors, moment)
+        assert [collectors.drain(name) for name in collectors.names()] == [0, 0]
+        events = collectors.history()
+    rows = await stored(orders.dsn)
+    assert check(events, rows, await between_the_ends(SEED, rows)) == []
+    counted = [int(path.read_text()) for path in sorted(orders.folder.glob("*.counted"))]
+    assert min(counted) > 0
+    assert sum(counted) == len(rows) + sum(row.revision for row in rows)  # each change was counted by one
+    assert {row.revision for row in rows} <= {0, 1}  # a minute that ran became final once
+
+
+async def until_writing(collectors: Fleet, name: str, moment: datetime) -> None:
+    """Until a collector is in the middle of a write, or the other has done everything."""
+
+    async def writing() -> bool:
+        if fleets.open_writes(collectors, name):
+            return True
+        rows = await query(collectors.orders.dsn, _NEWEST)
+        return {row["newest"] for row in rows} == {moment.replace(second=0) - timedelta(minutes=1)}
+
+    await until(writing)
+
+
+async def until_both_write(collectors: Fleet, moment: datetime) -> None:
+    """Move the clocks on until each of the collectors has stored something more."""
+    for name in collectors.names():
+        before = fleets.acknowledged(collectors.history(), name)
+
+        async def one_more(name: str = name, before: int = before) -> bool:
+            nonlocal moment
+            moment += timedelta(minutes=1)
+            set_clock(collectors, moment)
+            await until_collected(collectors.orders.dsn, moment)
+            return fleets.acknowledged(collectors.history(), name) > before
+
+        await until(one_more)
