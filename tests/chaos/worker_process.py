@@ -53,6 +53,8 @@ class Orders:
     call_timeout_s: float = 5.0
     is_deluded: bool = False
     """Whether it holds all its leases for renewed, and never asks."""
+    lock_timeout_s: float = 30.0
+    frozen_after_s: float = 70.0
     commit_pause_s: float = 0.0
     """How long a finished transaction waits before its commit, to be struck there."""
 
@@ -148,6 +150,11 @@ async def _work(orders: Orders, clock: SkewedClock) -> None:
 async def _connected(orders: Orders) -> Database:
     while True:
         try:
-            return await Database.open(orders.dsn, max_size=orders.concurrency + 2)
+            return await Database.open(
+                orders.dsn,
+                max_size=orders.concurrency + 2,
+                lock_timeout_s=orders.lock_timeout_s,
+                frozen_after_s=orders.frozen_after_s,
+            )
         except StorageError:
             await asyncio.sleep(RECONNECT_S)
