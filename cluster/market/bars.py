@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -35,6 +35,8 @@ BAR_SCHEMA = pa.schema(
 
 PRICES = ("open", "high", "low", "close")
 
+_LAX = pa.schema([field.with_nullable(nullable=True) for field in BAR_SCHEMA])
+_REASON = pa.field("reason", pa.string())
 _GRID_S = {
     Interval.M1: 60,
     Interval.M5: 300,
@@ -47,6 +49,8 @@ _US_PER_S = 1_000_000
 _HUNDREDFOLD = (89.0, 111.0)
 """No trade makes such a step, not even with the moves of the price around it."""
 _EARLIEST = np.datetime64("1900-01-01", "us")
+_REJECTED = b"rejected"
+"""Key of the metadata that holds the rows which were left out of a table."""
 
 Floats = npt.NDArray[np.float64]
 Flags = npt.NDArray[np.bool_]
@@ -136,6 +140,33 @@ def concat(tables: Iterable[pa.Table]) -> pa.Table:
     return pa.concat_tables([empty(), *tables])
 
 
+def reject(table: pa.Table, reasons: Sequence[str]) -> pa.Table:
+    """The rows whose reason is empty; those with one are left out and travel along, see `with_rejected`."""
+    bad = np.array([bool(reason) for reason in reasons], dtype=bool)
+    if not bad.any():
+        return table
+    rejected = _explained(_conform(table), bad, [reason for reason in reasons if reason])
+    return with_rejected(table.filter(pa.array(~bad)), rejected)
+
+
+def with_rejected(table: pa.Table, rejected: pa.Table) -> pa.Table:
+    """`table` with the rows that were left out of it, as in `Validated.rejected`, for `validate` to tell."""
+    if not rejected.num_rows:
+        return table
+    sink = pa.BufferOutputStream()
+    with pa.ipc.new_stream(sink, rejected.schema) as stream:
+        stream.write_table(rejected)
+    return table.replace_schema_metadata({_REJECTED: sink.getvalue().to_pybytes()})
+
+
+def rejected_of(table: pa.Table) -> pa.Table:
+    """The rows that travel with `table`, as in `Validated.rejected`."""
+    told = (table.schema.metadata or {}).get(_REJECTED)
+    if told is None:
+        return _LAX.append(_REASON).empty_table()
+    return pa.ipc.open_stream(told).read_all()
+
+
 def validate(table: pa.Table, now: datetime) -> Validated:
     """Split `table` into valid bars and rejected rows with their reasons.
 
@@ -143,7 +174,7 @@ def validate(table: pa.Table, now: datetime) -> Validated:
     is not about 100 times off both its neighbours, as when pence are told for pounds; volume is null or
     finite and >= 0; `ts` is neither after `now` nor before 1900, and on the grid of its interval or flagged
     `aligned = false`; (symbol, interval, ts) is unique, the first of several rows wins.
-    Any order will do.
+    Any order will do. Rows that were left out before and travel with `table` are told as rejected, too.
     Raises `BadBars` when columns or types differ from `BAR_SCHEMA`.
     """
     rows = _conform(table)
@@ -155,7 +186,8 @@ def validate(table: pa.Table, now: datetime) -> Validated:
     ]
     bad: Flags = np.logical_or.reduce([mask for _, mask in reasons])
     good = rows.take(pa.array(order[~bad[order]])).cast(BAR_SCHEMA)
-    return Validated(good=good, rejected=_explained(rows, bad, reasons))
+    texts = ["; ".join(text for text, mask in reasons if mask[row]) for row in np.flatnonzero(bad)]
+    return Validated(good, pa.concat_tables([_explained(rows, bad, texts), rejected_of(table)]))
 
 
 def _broken_rules(rows: pa.Table, now: datetime) -> Iterator[tuple[str, Flags]]:
@@ -235,24 +267,22 @@ def _ranks(names: pa.ChunkedArray) -> npt.NDArray[np.int64]:
     return ranks
 
 
-def _explained(rows: pa.Table, bad: Flags, reasons: list[tuple[str, Flags]]) -> pa.Table:
-    texts = ["; ".join(text for text, mask in reasons if mask[row]) for row in np.flatnonzero(bad)]
-    return rows.filter(pa.array(bad)).append_column("reason", pa.array(texts, pa.string()))
+def _explained(rows: pa.Table, bad: Flags, texts: Sequence[str]) -> pa.Table:
+    return rows.filter(pa.array(bad)).append_column(_REASON, pa.array(texts, pa.string()))
 
 
 def _conform(table: pa.Table) -> pa.Table:
     """The columns in the order of `BAR_SCHEMA`, all nullable, so that a missing value can be reported."""
-    lax = pa.schema([field.with_nullable(nullable=True) for field in BAR_SCHEMA])
     given = {field.name: field.type for field in table.schema}
     wrong = [
-        f"{f.name} {f.type} (given {given.get(f.name, 'none')})" for f in lax if given.get(f.name) != f.type
+        f"{f.name} {f.type} (given {given.get(f.name, 'none')})" for f in _LAX if given.get(f.name) != f.type
     ]
-    extra = sorted(set(given) - set(lax.names))
+    extra = sorted(set(given) - set(_LAX.names))
     if wrong or extra:
         raise BadBars(
             f"bars need the columns of BAR_SCHEMA; expected {', '.join(wrong) or 'no more'}; extra {extra}"
         )
-    return table.select(lax.names).cast(lax).combine_chunks()
+    return table.select(_LAX.names).cast(_LAX).combine_chunks()
 
 
 def _floats(rows: pa.Table, name: str) -> Floats:

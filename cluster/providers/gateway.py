@@ -34,11 +34,12 @@ from cluster.providers.budget import Window, narrowed, seconds_per_call
 from cluster.providers.condition import Condition
 from cluster.providers.fetch_many import one_by_one, portions
 from cluster.providers.health import HealthPolicy
-from cluster.providers.page import Page, page_of, tell_rejected
+from cluster.providers.page import Page, joined, page_of, tell_rejected
 from cluster.providers.protocol import (
     Acting,
     BarProvider,
     Errand,
+    Forgetful,
     Limited,
     Listing,
     Many,
@@ -116,23 +117,25 @@ class Gateway:
     async def fetch(self, symbol: str, interval: Interval, start: datetime, end: datetime) -> pa.Table:
         """All bars with `start <= ts < end`: `BAR_SCHEMA`, valid, sorted, unique; empty when there are none.
 
+        What was rejected travels along with its reasons, see `bars.rejected_of`.
         Raises `RateLimited` (also when our own budget is used up), `NotEntitled`, `InvalidSymbol`,
         `Unauthorized`, `Restricted`, `OutOfHorizon`, `ProviderDown` (also for a time-out or an open breaker),
         `Malformed` (also when every bar was rejected), and `InputError` for an interval that the provider
         does not offer. An error after a part was answered is told by `Interrupted`, which carries that part.
         """
         self._check(interval, start, end)
-        pages, cursor = [], start
+        pages: list[Page] = []
+        cursor = start
         try:
             while cursor < end and (step := self._step(symbol, interval, cursor, end)) is not None:
                 page = await self._page(symbol, interval, step)
-                pages.append(page.good)
+                pages += [page, *await self._forgotten(symbol, interval, step, page)]
                 cursor = self._after(page, interval, step, end)
         except ProviderError as error:
             if cursor > start:
-                raise Interrupted(bars.concat(pages), cursor, error) from error
+                raise Interrupted(joined(pages), cursor, error) from error
             raise
-        return bars.concat(pages)
+        return joined(pages)
 
     async def fetch_many(
         self,
@@ -256,6 +259,18 @@ class Gateway:
         checked = await self._ask(interval, call, check, self._provider.capabilities.weight, step.calls)
         self._note_rejected(checked)
         return page_of(checked, step.start, step.end)
+
+    async def _forgotten(self, symbol: str, interval: Interval, step: Step, page: Page) -> list[Page]:
+        """The answer to one more call for what `page` lacks; none when nothing is worth one."""
+        if not isinstance(self._provider, Forgetful):
+            return []
+        alone = self._provider.forgotten(symbol, interval, step, page.opens)
+        if alone is None:
+            return []
+        try:
+            return [await self._page(symbol, interval, alone)]
+        except ProviderError:  # it stays a hole, and the search for gaps asks for it again
+            return []
 
     def _note_rejected(self, checked: bars.Validated) -> None:
         if checked.rejected.num_rows:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -10,7 +11,7 @@ import pyarrow as pa
 import structlog
 
 from cluster.market import bars
-from cluster.market.instants import to_moment
+from cluster.market.instants import Instants, to_moment
 
 _log = structlog.get_logger(__name__)
 
@@ -21,20 +22,35 @@ class Page:
 
     good: pa.Table
     """The valid bars in the range."""
+    rejected: pa.Table
+    """The others in the range, with their reasons; see `bars.Validated`."""
     answered: int
     """All bars of the answer."""
-    last: datetime | None
-    """Open of the last bar in the range, valid or not; the next page begins after it."""
+
+    @property
+    def opens(self) -> Instants:
+        """Of all bars in the range, valid or not; in no order."""
+        return np.concatenate([bars.opens(self.good), bars.opens(self.rejected)])
+
+    @property
+    def last(self) -> datetime | None:
+        """The last of `opens`; the next page begins after it."""
+        return to_moment(self.opens.max()) if len(self.opens) else None
 
 
 def page_of(checked: bars.Validated, start: datetime, end: datetime) -> Page:
     """The page that `checked` is of [start, end)."""
-    good = bars.between(checked.good, start, end)
     dated = checked.rejected.filter(checked.rejected["ts"].is_valid())
-    rejected = bars.between(dated, start, end)
-    opens = np.concatenate([bars.opens(good), bars.opens(rejected)])
-    last = to_moment(opens.max()) if len(opens) else None
-    return Page(good, len(checked.good) + len(checked.rejected), last)
+    answered = len(checked.good) + len(checked.rejected)
+    return Page(bars.between(checked.good, start, end), bars.between(dated, start, end), answered)
+
+
+def joined(pages: Sequence[Page]) -> pa.Table:
+    """The valid bars of all pages, ascending; the others travel along, see `bars.with_rejected`."""
+    if not pages:
+        return bars.empty()
+    good = bars.concat(page.good for page in pages).sort_by("ts")
+    return bars.with_rejected(good, pa.concat_tables([page.rejected for page in pages]))
 
 
 def tell_rejected(provider: str, rejected: pa.Table) -> None:

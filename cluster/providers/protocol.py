@@ -10,6 +10,7 @@ from typing import Literal, Protocol, runtime_checkable
 import pyarrow as pa
 
 from cluster.market.adjustments import CorporateAction
+from cluster.market.instants import Instants
 from cluster.market.intervals import Interval
 from cluster.market.symbols import AssetType, Instrument
 from cluster.providers.budget import Window
@@ -118,6 +119,15 @@ class Stepping(Protocol):
 
     def step(self, symbol: str, interval: Interval, start: datetime, end: datetime) -> Step | None:
         """The first part of [start, end) in which a bar can open; `None` when there is none."""
+        ...
+
+
+@runtime_checkable
+class Forgetful(Protocol):
+    """A provider whose answers lack bars that it gives when it is asked for them alone."""
+
+    def forgotten(self, symbol: str, interval: Interval, step: Step, opens: Instants) -> Step | None:
+        """What to ask for once more, because `opens`, all that was answered to `step`, lack it; or `None`."""
         ...
 
 

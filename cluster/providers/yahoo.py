@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from zoneinfo import ZoneInfo
 
+import numpy as np
 import pyarrow as pa
 import structlog
 
@@ -27,11 +28,12 @@ from cluster.errors import (
     Restricted,
     Unauthorized,
 )
-from cluster.market import bars
+from cluster.market import bars, calendars
 from cluster.market.adjustments import CorporateAction
+from cluster.market.instants import Instants, to_instant, to_moment
 from cluster.market.intervals import Interval
 from cluster.market.symbols import Instrument, parse_symbol
-from cluster.providers.exchange_time import first_open
+from cluster.providers.exchange_time import SETTLE, first_open
 from cluster.providers.http import Answer, Http
 from cluster.providers.protocol import Capabilities, Quote, Step
 from cluster.providers.symbology import spelled_by_yahoo
@@ -60,6 +62,8 @@ _EARLIEST = datetime(1990, 1, 1, tzinfo=UTC)
 _DAY = timedelta(days=1)
 _SPLITS_KEPT = timedelta(hours=1)
 _AGREES_AFTER = timedelta(minutes=5)
+_ASKED_ALONE = np.timedelta64(14, "D")
+"""Missing days that are asked for once more lie so close together."""
 _UNIT_HOLDS = timedelta(days=1)
 """Another unit of currency that has been told for so long, and no other, is the unit now."""
 
@@ -158,6 +162,21 @@ class YahooProvider:
         whole = symbol in self._unsplittable or end + _margin(interval) >= self._now()
         return Step(cursor, end, 1 if whole or self._known_splits(symbol, cursor) else 2)
 
+    def forgotten(self, symbol: str, interval: Interval, step: Step, opens: Instants) -> Step | None:
+        """The newest days that have closed and are missing after the first of `opens`, of two weeks.
+
+        Long answers lack days that a short one has, and the day before may have no prices for hours.
+        """
+        if not interval.is_daily or not len(opens):
+            return None
+        known = calendars.sessions(self._calendars[symbol], step.start, step.end)
+        closed = known.closes + np.timedelta64(SETTLE) <= to_instant(self._now())
+        missing = np.setdiff1d(known.opens[closed & (known.opens > opens.min())], opens)
+        if not len(missing):
+            return None
+        first, last = missing[missing > missing[-1] - _ASKED_ALONE][0], missing[-1]
+        return self.step(symbol, interval, to_moment(first), to_moment(last) + timedelta(microseconds=1))
+
     async def actions(self, symbol: str, start: datetime, end: datetime) -> list[CorporateAction]:
         """Splits, and dividends as they were paid, with ex-dates from `start` to `end`; one call.
 
@@ -212,7 +231,7 @@ class YahooProvider:
         splits = await self._splits_until_now(chart, start, end + margin)
         table = await asyncio.to_thread(raw_bars, chart, asked, splits, self._now())
         if interval is Interval.M30:
-            table = half_hours(table, chart.calendar)
+            table = bars.with_rejected(half_hours(table, chart.calendar), bars.rejected_of(table))
         table = bars.between(table, start, end)
         return self._agreed(symbol, table) if interval.is_daily else table
 

@@ -6,7 +6,7 @@ says what was traded and does not change with the next split. Pure but for a lin
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
 from statistics import median
@@ -21,9 +21,9 @@ from cluster.market import bars, calendars
 from cluster.market.adjustments import CorporateAction, shortest, split_ratios
 from cluster.market.bars import PRICES, Flags, Floats
 from cluster.market.calendars import ALWAYS_OPEN
-from cluster.market.instants import Instants, to_instant, to_moment
+from cluster.market.instants import Instants, to_moment
 from cluster.market.intervals import Interval
-from cluster.providers.exchange_time import SETTLE, Placed, place_daily, place_intraday
+from cluster.providers.exchange_time import Placed, place_daily, place_intraday
 from cluster.providers.yahoo_wire import NAME, Chart, local_date
 
 _log = structlog.get_logger(__name__)
@@ -41,9 +41,9 @@ Places = npt.NDArray[np.intp]
 def raw_bars(chart: Chart, interval: Interval, splits: Sequence[CorporateAction], now: datetime) -> pa.Table:
     """The bars of `chart` as they were traded, `BAR_SCHEMA`; `splits` are all from its first bar until now.
 
-    Rows with a missing price and rows outside of the sessions are no bars; nor are, and that is logged, the
-    few in another unit of currency. Raises `Malformed` for rows of another interval, for many in another
-    unit, and for prices that a split must have got wrong.
+    Rows with a missing price and rows outside of the sessions are no bars. Those that must be in another unit
+    of currency, or that a split got wrong, are left out with their reason and travel with the table: see
+    `bars.reject`. Raises `Malformed` for rows of another interval.
     """
     complete = np.flatnonzero(~np.isnan(np.array([chart.columns[name] for name in PRICES])).any(axis=0))
     if not len(complete):
@@ -53,22 +53,17 @@ def raw_bars(chart: Chart, interval: Interval, splits: Sequence[CorporateAction]
         return bars.empty()
     values = _merged(chart, rows, placed)
     _check_steps(placed, chart, interval)
-    good = _of_one_unit(chart, values)
-    if not good.all():
-        _log.warning("bars_rejected", provider=NAME, symbol=chart.symbol, count=int((~good).sum()),
-                     first=str(placed.opens[~good][0]), first_reason="another unit of currency")  # fmt: skip
-    opens, closes = placed.opens[good], placed.closes[good]
-    values = {name: column[good] for name, column in values.items()}
-    days = _session_dates(chart, opens)
+    days = _session_dates(chart, placed.opens)
     effective = [split for split in splits if split.ex_date <= now.astimezone(chart.zone).date()]
-    _check_splits(chart, values["close"], days, effective, now)
+    reasons = _doubts(chart, values, days, effective, now)
     ratio = split_ratios(days, effective)
     open_, high, low, close = (_raw(values[name], ratio) for name in PRICES)
     volume = np.where(ratio == 1, values["volume"], np.round(values["volume"] / ratio))
-    final = closes + np.timedelta64(SETTLE) <= to_instant(now)
-    return bars.from_columns(
-        chart.symbol, interval, opens, open_, high, low, close, volume, source=NAME, is_final=final
-    )
+    table = bars.from_columns(
+        chart.symbol, interval, placed.opens, open_, high, low, close, volume,
+        source=NAME, is_final=placed.finals(now),
+    )  # fmt: skip
+    return bars.reject(table, reasons)
 
 
 def raw_actions(
@@ -204,57 +199,88 @@ def _check_steps(placed: Placed, chart: Chart, interval: Interval) -> None:
         )
 
 
-def _of_one_unit(chart: Chart, values: dict[str, Floats]) -> Flags:
-    """Which bars are in the unit of most of them: pence among pounds go 100-fold, and no trade does.
-
-    Raises `Malformed` when so many are not that nobody can say which of them are right.
-    """
-    close = values["close"]
-    good: Flags = np.ones(len(close), dtype=bool)
-    if chart.kind == "CRYPTOCURRENCY":
-        return good
-    with np.errstate(divide="ignore", invalid="ignore"):
-        inside, steps = np.log(values["high"] / values["low"]), np.log(close[1:] / close[:-1])
-    jumps = np.where(bars.hundredfold(steps), np.sign(steps), 0).astype(int)
-    levels, counts = np.unique(units := np.append(0, np.cumsum(jumps)), return_counts=True)
-    good = np.logical_and(units == levels[counts.argmax()], ~bars.hundredfold(inside))
-    wrong = len(good) - int(good.sum())
-    if 2 * wrong >= len(good) or wrong > max(1, len(good) // 10):
-        at = chart.ts_s[np.flatnonzero(~good)[0]]
-        raise Malformed(f"yahoo: {chart.symbol} in {chart.currency} goes 100-fold, first at {at}Z: a unit?")
-    return good
-
-
-def _check_splits(
+def _doubts(
     chart: Chart,
-    close: Floats,
+    values: Mapping[str, Floats],
     days: npt.NDArray[np.datetime64],
     splits: Sequence[CorporateAction],
     now: datetime,
-) -> None:
-    """Raise `Malformed` for steps of a split. The rows are divided by splits, so they have none."""
-    if not chart.can_split:
-        return
-    begins = np.flatnonzero(days[1:] != days[:-1])  # a split shows in the step from one session to the next
+) -> list[str]:
+    """For each bar why it is not believed; empty for those that are."""
+    reasons = np.full(len(days), "", dtype=object)
+    other = _in_another_unit(chart, values, days, splits)
+    reasons[other] = f"about 100 times off the bars around it: another unit than {chart.currency}"
+    if chart.can_split:
+        believed = np.flatnonzero(~other)
+        steps = _session_steps(values["close"][believed], days[believed])
+        for day, wrong in _split_faults(steps, splits):
+            reasons[(days < day) & ~other] = wrong
+        _tell_late_splits(chart.symbol, steps, splits, now)
+    return [str(reason) for reason in reasons]
+
+
+def _in_another_unit(
+    chart: Chart,
+    values: Mapping[str, Floats],
+    days: npt.NDArray[np.datetime64],
+    splits: Sequence[CorporateAction],
+) -> Flags:
+    """Which bars are not in the unit of most of them: pence among pounds go 100-fold, and trades hardly ever.
+
+    Of units with as many bars that of the last price is taken, or the newest. A step on the day of a split of
+    100 is the split's, and a coin may lose all its worth in a day.
+    """
+    close = values["close"]
+    if chart.kind == "CRYPTOCURRENCY":
+        return np.zeros(len(close), dtype=bool)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        inside, steps = np.log(values["high"] / values["low"]), np.log(close[1:] / close[:-1])
+    hundred = [split.ex_date for split in splits if bars.hundredfold(np.log([split.value]))[0]]
+    far = bars.hundredfold(steps) & ~np.isin(days[1:], np.array(hundred, dtype="datetime64[D]"))
+    units = np.append(0, np.cumsum(np.where(far, np.sign(steps), 0))).astype(int)
+    levels, counts = np.unique(units, return_counts=True)
+    most = levels[counts == counts.max()]
+    distances = [abs(np.log(np.median(close[units == level]) / chart.price)) for level in most]
+    newest = units[np.isin(units, most)][-1]
+    unit = newest if np.isnan(distances).any() else most[np.argmin(distances)]
+    other: Flags = (units != unit) | bars.hundredfold(inside)
+    return other
+
+
+def _session_steps(close: Floats, days: npt.NDArray[np.datetime64]) -> dict[date, float]:
+    """The step of the price into each session from the one before: a split shows there only."""
+    begins = np.flatnonzero(days[1:] != days[:-1])
     with np.errstate(divide="ignore", invalid="ignore"):
         between = close[begins + 1] / close[begins]
-    steps = dict(zip(days[begins + 1].tolist(), between.tolist(), strict=True))
+    return dict(zip(days[begins + 1].tolist(), between.tolist(), strict=True))
+
+
+def _split_faults(
+    steps: Mapping[date, float], splits: Sequence[CorporateAction]
+) -> Iterable[tuple[np.datetime64, str]]:
+    """Days of splits into which the price steps, and why what comes before them is wrong.
+
+    The rows are divided by splits, so they have no such steps; one of the split's ratio, up or down, means
+    that they were divided twice or not at all.
+    """
+    for split in splits:
+        size, step = abs(np.log(split.value)), abs(np.log(steps.get(split.ex_date, 1.0)))
+        if size > np.log(1.4) and abs(step - size) < np.log(1.15):
+            yield (
+                np.datetime64(split.ex_date),
+                f"not divided once by the split of {split.value:g} of {split.ex_date}",
+            )
+
+
+def _tell_late_splits(
+    symbol: str, steps: Mapping[date, float], splits: Sequence[CorporateAction], now: datetime
+) -> None:
+    """Log steps like those of a split that is told late; move or split, the rows are as they were traded."""
+    known = {split.ex_date for split in splits}
     recent = (now - _LATE_SPLIT).date()
     for day, step in steps.items():
-        _check_split(chart.symbol, day, step, [split.value for split in splits if split.ex_date == day])
-        if day >= recent and _is_split_like(step):
-            raise Malformed(
-                f"yahoo: {chart.symbol} steps by {step:g} on {day} like a split that it does not tell"
-            )
-
-
-def _check_split(symbol: str, day: date, step: float, ratios: Sequence[float]) -> None:
-    for ratio in ratios:
-        if abs(np.log(ratio)) > np.log(1.4) and abs(abs(np.log(step)) - abs(np.log(ratio))) < np.log(1.15):
-            raise Malformed(
-                f"yahoo: {symbol} steps by {step:g} on {day}: its prices are not divided once by the split "
-                f"of {ratio:g} of that day"
-            )
+        if day >= recent and day not in known and _is_split_like(step):
+            _log.warning("step_like_a_split", provider=NAME, symbol=symbol, day=str(day), step=round(step, 4))
 
 
 def _is_split_like(step: float) -> bool:

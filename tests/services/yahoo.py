@@ -122,6 +122,8 @@ class Yahoo:
     headers: list[Mapping[str, str]] = field(default_factory=list)
     metas: dict[str, Mapping[str, Any]] = field(default_factory=dict)
     rows: dict[tuple[str, str], list[Row]] = field(default_factory=dict)
+    forgets: set[int] = field(default_factory=set)
+    """Labels of rows that are only in answers of up to a week."""
     splits: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
     dividends: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
 
@@ -150,6 +152,8 @@ class Yahoo:
         if error := self._out_of_reach(granularity, start, end):
             return JSONResponse(refusal("Unprocessable Entity", error), 422)
         rows = [row for row in self.rows.get((symbol, granularity), []) if start <= row[0] < end]
+        if end - start > 7 * 86_400:
+            rows = [row for row in rows if row[0] not in self.forgets]
         events = self._events(symbol, start, end)
         return JSONResponse(document(symbol, granularity, rows, self.metas[symbol], events))
 

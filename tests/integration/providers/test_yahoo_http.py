@@ -21,6 +21,7 @@ from cluster.errors import (
     Restricted,
     Unauthorized,
 )
+from cluster.market.bars import rejected_of
 from cluster.market.intervals import Interval
 from cluster.providers.budget import Window
 from cluster.providers.gateway import Gateway, GatewayPolicy
@@ -122,7 +123,7 @@ async def test_the_call_for_the_splits_is_paid_for_and_each_window_of_minutes(
     provider: YahooProvider, service: Yahoo, clock: FakeClock
 ) -> None:
     gateway = Gateway(provider, clock, GatewayPolicy(budget=(Window(limit=100, seconds=86_400),)))
-    service.put("AAPL", "1d", [flat("2020-08-27T13:30", 125.01)])
+    service.put("AAPL", "1d", [flat("2020-08-27T13:30", 125.01), flat("2020-08-28T13:30", 124.81)])
     await gateway.fetch("AAPL", Interval.D1, day("2020-08-27"), day("2020-08-29"))
     assert len(service.asked) == 2
     assert gateway.stats().budget_left[0].left == 98
@@ -137,6 +138,62 @@ async def test_recent_bars_bring_their_own_splits_and_cost_one_call(
     service.splits["AAPL"] = [split("2025-06-03T13:30", 4)]
     assert closes(await daily(provider)) == {"06-02T13:30": 200, "06-03T13:30": 51}
     assert len(service.asked) == 1
+
+
+async def test_a_day_that_a_long_answer_lacks_is_asked_for_alone_before_it_is_a_hole(
+    provider: YahooProvider, service: Yahoo, clock: FakeClock
+) -> None:
+    days = ["05-16", "05-19", "05-20", "05-21", "05-22", "05-23", "05-27", "05-28", "05-29", "05-30"]
+    service.put("AAPL", "1d", [flat(f"2025-{day}T13:30", 200) for day in days])
+    service.forgets = {at("2025-05-21T13:30"), at("2025-05-23T13:30")}
+    gateway = Gateway(provider, clock, GatewayPolicy(budget=(Window(limit=100, seconds=86_400),)))
+    table = await gateway.fetch("AAPL", Interval.D1, day("2025-05-16"), day("2025-05-31"))
+    assert list(closes(table)) == [f"{day}T13:30" for day in days]
+    asked = [params for _, params in service.asked]
+    assert [params["interval"] for params in asked] == ["1d", "1mo", "1d"]  # the second for splits
+    alone = asked[2]["period1"], asked[2]["period2"]
+    assert alone == (str(at("2025-05-20T13:30")), str(at("2025-05-24T13:30") + 1))  # with a day around both
+    assert gateway.stats().budget_left[0].left == 97
+
+
+async def test_a_day_that_is_missing_when_asked_for_alone_is_a_hole_after_one_call_more(
+    provider: YahooProvider, service: Yahoo, clock: FakeClock
+) -> None:
+    days = [flat("2025-05-28T13:30", 200), flat("2025-05-29T13:30", None), flat("2025-05-30T13:30", 201)]
+    service.put("AAPL", "1d", days)
+    fetched = Gateway(provider, clock).fetch("AAPL", Interval.D1, day("2025-05-26"), day("2025-05-31"))
+    assert list(closes(await fetched)) == ["05-28T13:30", "05-30T13:30"]
+    assert [params["interval"] for _, params in service.asked] == ["1d", "1mo", "1d"]
+
+
+async def test_what_fails_when_it_is_asked_for_alone_costs_nothing_of_the_rest(
+    provider: YahooProvider, service: Yahoo, clock: FakeClock
+) -> None:
+    service.put("AAPL", "1d", [flat("2025-05-28T13:30", 200), flat("2025-05-30T13:30", 201)])
+    gateway = Gateway(provider, clock, GatewayPolicy(budget=(Window(limit=2, seconds=60),), patience_s=0))
+    table = await gateway.fetch("AAPL", Interval.D1, day("2025-05-26"), day("2025-05-31"))
+    assert list(closes(table)) == ["05-28T13:30", "05-30T13:30"]
+
+
+async def test_neither_days_before_the_first_nor_the_one_that_runs_are_missing(
+    provider: YahooProvider, service: Yahoo, clock: FakeClock
+) -> None:
+    clock.advance(63_000)  # 14:00 of the 4th, half an hour after the open
+    await Gateway(provider, clock).fetch("AAPL", Interval.D1, day("2025-05-26"), day("2025-06-05"))
+    assert len(service.asked) == 1
+
+
+async def test_a_row_in_another_unit_is_counted_and_comes_with_the_rest_and_its_reason(
+    provider: YahooProvider, service: Yahoo, clock: FakeClock
+) -> None:
+    prices = {"05-28": 72.5, "05-29": 0.731, "05-30": 72.9}
+    service.put("VOD.L", "1d", [flat(f"2025-{day}T07:00", price) for day, price in prices.items()], LONDON)
+    gateway = Gateway(provider, clock)
+    table = await gateway.fetch("VOD.L", Interval.D1, day("2025-05-28"), day("2025-05-31"))
+    assert closes(table) == {"05-28T07:00": 72.5, "05-30T07:00": 72.9}
+    assert closes(rejected_of(table)) == {"05-29T07:00": 0.731}
+    assert gateway.stats().rejected_bars == 1
+    assert gateway.stats().state == "CLOSED"
 
 
 async def test_splits_and_dividends_are_told_as_they_were_paid(

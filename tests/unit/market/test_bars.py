@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 from datetime import UTC, datetime
 
 import numpy as np
@@ -117,6 +118,18 @@ def test_a_close_a_hundred_times_off_its_neighbours_is_rejected_and_a_price_that
     assert "100 times" not in str(bars.validate(apart, NOW).rejected["reason"])
 
 
+def test_what_was_left_out_travels_along_and_is_told_with_what_breaks_a_rule() -> None:
+    three = bars.concat([minutes(0), minutes(1), minutes(2, close=13.0)])
+    left = bars.reject(three, ["", "not believed", ""])
+    assert bars.opens(left).tolist() == bars.opens(minutes(0, 2)).tolist()
+    for told in (left, bars.between(left, NOW.replace(hour=9), NOW), pickle.loads(pickle.dumps(left))):
+        checked = bars.validate(told, NOW)
+        assert bars.opens(checked.good).tolist() == bars.opens(minutes(0)).tolist()
+        assert checked.rejected["reason"].to_pylist() == ["high is below open, close or low", "not believed"]
+        assert bars.opens(checked.rejected).tolist() == bars.opens(minutes(2, 1)).tolist()
+    assert bars.rejected_of(checked.good).num_rows == 0
+
+
 def test_every_broken_rule_is_named() -> None:
     rejected = bars.validate(one_bar(high=8.0, volume=-1.0), NOW).rejected
     assert rejected["reason"].to_pylist() == [
@@ -182,8 +195,8 @@ def test_between_is_half_open() -> None:
 def test_every_row_is_either_good_or_rejected_and_the_good_ones_are_sorted_and_unique(
     keys: list[tuple[str, int]],
 ) -> None:
-    given_rows = bars.concat(minutes(offset, symbol=symbol) for symbol, offset in keys)
-    validated = bars.validate(given_rows, NOW)
+    threerows = bars.concat(minutes(offset, symbol=symbol) for symbol, offset in keys)
+    validated = bars.validate(threerows, NOW)
     kept = list(zip(validated.good["symbol"].to_pylist(), bars.opens(validated.good).tolist(), strict=True))
     assert kept == sorted(set(kept))
     assert len(kept) == len(set(keys))

@@ -60,6 +60,24 @@ async def test_the_bars_of_the_range_come_back_valid_sorted_and_unique(clock: Fa
     assert gateway.stats().rejected_bars == 2
 
 
+async def test_what_was_rejected_in_the_range_comes_along_with_its_reason(clock: FakeClock) -> None:
+    provider = Scripted(
+        bars.concat([minutes(0), minutes(1, high=0.5)]),
+        bars.reject(minutes(2, 3, 12), ["", "not believed", "not believed"]),
+        minutes(),
+        page_bars=2,
+    )
+    gateway = Gateway(provider, clock)
+    table = await gateway.fetch("AAA", Interval.M1, START, END)
+    assert [moment.minute for moment in table["ts"].to_pylist()] == [0, 2]
+    told = bars.validate(table, NOW).rejected
+    assert [(row["ts"].minute, row["reason"]) for row in told.to_pylist()] == [
+        (1, "high is below open, close or low"),
+        (3, "not believed"),
+    ]
+    assert gateway.stats().rejected_bars == 3
+
+
 async def test_a_range_of_several_pages_is_fetched_page_by_page(clock: FakeClock) -> None:
     provider = Scripted(minutes(0, 1, 2), minutes(3, 4, 7), minutes(8), page_bars=3)
     assert await fetch(Gateway(provider, clock)) == [0, 1, 2, 3, 4, 7, 8]

@@ -58,6 +58,16 @@ def moments(table: pa.Table) -> list[str]:
     return [f"{moment:%Y-%m-%dT%H:%M}" for moment in table["ts"].to_pylist()]
 
 
+def closes(table: pa.Table) -> dict[str, float]:
+    return dict(zip(moments(table), table["close"].to_pylist(), strict=True))
+
+
+def rejected(table: pa.Table) -> dict[str, str]:
+    """Opens and reasons of the rows that were left out."""
+    told = bars.rejected_of(table)
+    return dict(zip(moments(told), told["reason"].to_pylist(), strict=True))
+
+
 def splits(**ratios: float) -> list[CorporateAction]:
     days = [(date.fromisoformat(day[1:].replace("_", "-")), ratio) for day, ratio in ratios.items()]
     return [CorporateAction("AAPL", day, "split", ratio, "yahoo") for day, ratio in days]
@@ -295,23 +305,16 @@ def test_float32_is_told_as_the_decimal_that_was_meant(told: float, meant: float
     assert raw_bars(chart, Interval.D1, [], NOW)["close"].to_pylist() == [meant]
 
 
-def test_prices_that_were_not_divided_by_a_split_are_malformed() -> None:
-    rows = [flat("2020-08-28T13:30", 499.23), flat("2020-08-31T13:30", 129.04)]
-    with pytest.raises(Malformed, match="not divided once by the split of 4"):
-        read(rows, splits=splits(d2020_08_31=4.0))
-
-
-def test_prices_that_were_divided_twice_are_malformed() -> None:
-    rows = [flat("2020-08-28T13:30", 499.23 / 16), flat("2020-08-31T13:30", 129.04)]
-    with pytest.raises(Malformed, match="not divided once by the split of 4"):
-        read(rows, splits=splits(d2020_08_31=4.0))
-
-
-def test_a_step_like_a_split_that_is_not_told_yet_is_malformed_in_its_first_days() -> None:
-    rows = [flat("2020-08-28T13:30", 499.23), flat("2020-08-31T13:30", 125.0)]
-    with pytest.raises(Malformed, match="like a split that it does not tell"):
-        read(rows, now=datetime(2020, 9, 2, tzinfo=UTC))
-    assert read(rows, now=datetime(2020, 10, 2, tzinfo=UTC)).num_rows == 2  # by then it is a crash
+@pytest.mark.parametrize("before", [499.23, 499.23 / 16], ids=["not_divided", "divided_twice"])
+def test_prices_that_were_not_divided_once_by_a_split_are_left_out_and_those_since_are_not(
+    before: float,
+) -> None:
+    rows = [flat("2020-08-27T13:30", before), flat("2020-08-28T13:30", before), flat("2020-08-31T13:30", 129)]
+    table = read(rows, splits=splits(d2020_08_31=4.0))
+    assert closes(table) == {"2020-08-31T13:30": 129}
+    assert rejected(table) == {
+        f"2020-08-{day}T13:30": "not divided once by the split of 4 of 2020-08-31" for day in (27, 28)
+    }
 
 
 def test_in_minutes_the_step_from_one_session_to_the_next_is_looked_at() -> None:
@@ -321,31 +324,77 @@ def test_in_minutes_the_step_from_one_session_to_the_next_is_looked_at() -> None
         flat("2020-08-31T13:30", 129.04),
         flat("2020-08-31T13:31", 129.10),
     ]
-    with pytest.raises(Malformed, match="not divided once by the split of 4"):
-        read(rows, Interval.M1, splits=splits(d2020_08_31=4.0), now=datetime(2020, 9, 1, tzinfo=UTC))
+    table = read(rows, Interval.M1, splits=splits(d2020_08_31=4.0), now=datetime(2020, 9, 1, tzinfo=UTC))
+    assert moments(table) == ["2020-08-31T13:30", "2020-08-31T13:31"]
+
+
+@pytest.mark.parametrize("factor", [3.0, 5.0, 1 / 3, 1 / 5])
+def test_a_move_like_a_split_that_nobody_tells_is_stored_as_it_was_traded_and_logged_in_its_first_days(
+    factor: float,
+) -> None:
+    # A split that is told late has not divided what came before it, so the rows are right in both cases.
+    days = ("2025-06-02", "2025-06-03", "2025-06-04", "2025-06-05")
+    prices = (60.0, 61.5, 61.5 * factor, 60.9 * factor)
+    rows = [flat(f"{day}T13:30", price) for day, price in zip(days, prices, strict=True)]
+    with structlog.testing.capture_logs() as logged:
+        table = read(rows, now=datetime(2025, 6, 6, tzinfo=UTC))
+    assert moments(table) == [f"{day}T13:30" for day in days]
+    assert [(line["event"], line["day"]) for line in logged] == [("step_like_a_split", "2025-06-04")]
+    with structlog.testing.capture_logs() as logged:
+        assert read(rows, now=datetime(2025, 7, 6, tzinfo=UTC)).equals(table)
+    assert not logged
 
 
 @pytest.mark.parametrize("wrong", ["2025-07-01", "2025-07-02", "2025-07-03", "2025-07-04"])
-def test_a_row_in_another_unit_is_left_out_and_logged_wherever_it_stands(wrong: str) -> None:
+def test_a_row_in_another_unit_is_left_out_with_its_reason_wherever_it_stands(wrong: str) -> None:
     days = ("2025-07-01", "2025-07-02", "2025-07-03", "2025-07-04")
     rows = [flat(f"{day}T07:00", 0.731 if day == wrong else 72.5) for day in days]
-    with structlog.testing.capture_logs() as logged:
-        assert moments(read(rows, meta=LONDON)) == [f"{day}T07:00" for day in days if day != wrong]
-    assert [(line["event"], line["count"], line["first"]) for line in logged] == [
-        ("bars_rejected", 1, f"{wrong}T07:00:00.000000")
-    ]
+    table = read(rows, meta=LONDON)
+    assert moments(table) == [f"{day}T07:00" for day in days if day != wrong]
+    assert rejected(table) == {
+        f"{wrong}T07:00": "about 100 times off the bars around it: another unit than GBp"
+    }
+
+
+def test_a_price_that_goes_100_fold_and_comes_back_after_days_costs_only_those_days() -> None:
+    days = [f"2025-07-{day:02}" for day in (1, 2, 3, 4, 7, 8, 9, 10)]
+    prices = (72.5, 72.9, 0.731, 0.733, 0.729, 72.2, 72.4, 72.8)
+    table = read([flat(f"{day}T07:00", price) for day, price in zip(days, prices, strict=True)], meta=LONDON)
+    assert list(closes(table).values()) == [72.5, 72.9, 72.2, 72.4, 72.8]
+    assert list(rejected(table)) == [f"2025-07-{day}T07:00" for day in ("03", "04", "07")]
+
+
+@pytest.mark.parametrize(("price", "kept"), [(73.0, 72.5), (0.74, 0.731), (None, 0.731)])
+def test_of_two_units_with_as_many_bars_that_of_the_last_price_is_taken(
+    price: float | None, kept: float
+) -> None:
+    rows = [flat("2025-07-01T07:00", 72.5), flat("2025-07-02T07:00", 0.731)]
+    table = read(rows, meta={**LONDON, "regularMarketPrice": price})
+    assert list(closes(table).values()) == [kept]
+    assert len(rejected(table)) == 1
 
 
 def test_a_row_with_one_price_in_another_unit_is_left_out() -> None:
     mixed: Row = (at("2025-07-02T07:00"), 72.5, 73.0, 0.725, 72.6, 5)
     rows = [flat("2025-07-01T07:00", 72.5), mixed, flat("2025-07-03T07:00", 72.5)]
-    assert moments(read(rows, meta=LONDON)) == ["2025-07-01T07:00", "2025-07-03T07:00"]
+    table = read(rows, meta=LONDON)
+    assert moments(table) == ["2025-07-01T07:00", "2025-07-03T07:00"]
+    assert list(rejected(table)) == ["2025-07-02T07:00"]
 
 
-def test_rows_of_which_nobody_can_say_what_unit_is_right_are_malformed() -> None:
-    rows = [flat("2025-07-01T07:00", 72.5), flat("2025-07-02T07:00", 0.731)]
-    with pytest.raises(Malformed, match=r"VOD\.L in GBp goes 100-fold, first at 2025-07-0"):
-        read(rows, meta=LONDON, symbol="VOD.L")
+def test_a_step_of_a_hundred_on_the_day_of_such_a_split_is_the_splits_and_not_a_unit() -> None:
+    # Not divided: 1 for 100 on the 3rd. What came before it is not believed, whatever has more bars.
+    rows = [flat("2025-07-01T13:30", 0.5), flat("2025-07-02T13:30", 0.5), flat("2025-07-03T13:30", 50)]
+    table = read(rows, splits=splits(d2025_07_03=0.01))
+    assert closes(table) == {"2025-07-03T13:30": 50}
+    assert set(rejected(table).values()) == {"not divided once by the split of 0.01 of 2025-07-03"}
+
+
+def test_a_split_of_a_hundred_that_was_undone_leaves_no_step() -> None:
+    rows = [flat("2025-07-02T13:30", 50), flat("2025-07-03T13:30", 51)]
+    table = read(rows, splits=splits(d2025_07_03=0.01))
+    assert list(closes(table).values()) == [0.5, 51]
+    assert not rejected(table)
 
 
 def test_a_coin_may_lose_all_its_worth_in_a_day() -> None:
