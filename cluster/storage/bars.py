@@ -87,9 +87,9 @@ async def write(connection: Connection, table: pa.Table, *, asked_at: datetime |
     Goes on inside the caller's transaction (READ COMMITTED), so nothing is kept if that is rolled back; other
     writers of the same symbols wait until it ends. A bar is revised, and its `revision` counted up, when a
     price, the finality, or a known volume or trade count differs; the same values from another source change
-    nothing. A bar that is not final never changes a final one. An unknown volume or trade count leaves a known
-    one as it is, unless that is of a bar that was still running. Of several rows with one key a final one
-    wins, then the last. Takes about 300 bytes of memory a bar.
+    nothing. A bar that is not final never changes a final one. An unknown volume or trade count leaves a
+    known one as it is, unless that is of a bar that was still running. Of several rows with one key a final
+    one wins, then the last. Takes about 300 bytes of memory a bar.
 
     `asked_at`: when the provider was asked, or earlier, by the database's clock. What others have stored
     since may be newer and is not changed, so that a slow answer never undoes a correction.
