@@ -20,7 +20,6 @@ from cluster.errors import (
     OutOfHorizon,
     ProviderDown,
     RateLimited,
-    Unauthorized,
 )
 from cluster.market import bars
 from cluster.market.intervals import Interval
@@ -30,7 +29,7 @@ from cluster.providers.budget import Window
 from cluster.providers.gateway import Gateway, GatewayPolicy
 from cluster.providers.protocol import Metered, Quote, Quoting
 from tests.conformance.test_bar_providers import BarProviderTests
-from tests.integration.providers.keyed.service_calls import NOW, closed_after, telling, utc
+from tests.integration.providers.keyed.service_calls import NOW, KeyedServiceTests, closed_after, utc
 from tests.services import alpha_vantage, faults
 from tests.services.alpha_vantage import AlphaVantage
 
@@ -283,25 +282,16 @@ class TestLimits:
         assert len(service.asked) == 1  # then the gateway knows
 
 
-class TestKey:
-    async def test_without_a_key_nothing_is_asked(
-        self, url: str, service: AlphaVantage, clock: FakeClock
-    ) -> None:
-        async with closed_after(AlphaVantageProvider(url, "", clock.now)) as provider:
-            with pytest.raises(Unauthorized, match="ALPHA_VANTAGE_API_KEY"):
-                await quarters(provider, "2024-06-03 13:30", "2024-06-03 20:00")
-            assert service.asked == []
+class TestKeyAndFaults(KeyedServiceTests):
+    symbol = "MSFT"
+    key = KEY
+    setting = "ALPHA_VANTAGE_API_KEY"
 
-    async def test_a_key_that_is_not_accepted_is_named_with_its_setting(
-        self, provider: AlphaVantageProvider, service: AlphaVantage
-    ) -> None:
-        service.key = "ANOTHER"
-        with pytest.raises(Unauthorized, match="ALPHA_VANTAGE_API_KEY"):
-            await quarters(provider, "2024-06-03 13:30", "2024-06-03 20:00")
+    def client(self, url: str, clock: FakeClock, key: str, timeout_s: float = 20.0) -> AlphaVantageProvider:
+        return AlphaVantageProvider(url, key, clock.now, timeout_s=timeout_s)
 
-    @pytest.mark.parametrize(
-        "fault",
-        [
+    @pytest.fixture(
+        params=[
             faults.says(200, {"Information": alpha_vantage.DAILY.format(key=KEY)}),
             faults.says(200, {"Information": f"A new text about {KEY}, of unknown meaning"}),
             faults.says(200, {"Meta Data": {"2. Symbol": KEY}, "Time Series (15min)": {}}),
@@ -312,50 +302,26 @@ class TestKey:
             faults.says(301, {}, location=f"/query?apikey={KEY}"),
             faults.html(),
             faults.cut,
-        ],
+        ]
     )
-    async def test_it_is_in_no_error_and_in_no_log(
-        self,
-        provider: AlphaVantageProvider,
-        service: AlphaVantage,
-        clock: FakeClock,
-        fault: ASGIApp,
-        capsys: pytest.CaptureFixture[str],
-        caplog: pytest.LogCaptureFixture,
-    ) -> None:
-        caplog.set_level(0)
-        gateway = Gateway(provider, clock)
-        service.faults.append(fault)
-        with pytest.raises(FinSightError) as failed:
-            await gateway.fetch("MSFT", Interval.M15, utc("2024-06-03 13:30"), utc("2024-06-03 20:00"))
-        assert telling(KEY, failed.value, gateway, capsys, caplog) == []
+    def leak(self, request: pytest.FixtureRequest) -> ASGIApp:
+        told: ASGIApp = request.param
+        return told
 
-
-@pytest.mark.parametrize(
-    ("fault", "error"),
-    [
-        (faults.html(), Malformed),
-        (faults.html(503), ProviderDown),
-        (faults.says(502, {}), ProviderDown),
-        (faults.says(403, {}), ProviderDown),
-        (faults.says(429, {}, retry_after="7"), RateLimited),
-        (faults.gzip_bomb(30_000_000), Malformed),
-        (faults.cut, Malformed),
-    ],
-)
-async def test_what_goes_wrong_on_the_way_is_told_in_our_errors(
-    provider: AlphaVantageProvider, service: AlphaVantage, fault: ASGIApp, error: type[FinSightError]
-) -> None:
-    service.faults.append(fault)
-    with pytest.raises(error):
-        await quarters(provider, "2024-06-03 13:30", "2024-06-03 20:00")
-
-
-async def test_a_server_that_hangs_is_down(url: str, service: AlphaVantage, clock: FakeClock) -> None:
-    service.faults.append(faults.hang)
-    async with closed_after(AlphaVantageProvider(url, KEY, clock.now, timeout_s=0.2)) as provider:
-        with pytest.raises(ProviderDown, match=r"0\.2 s"):
-            await quarters(provider, "2024-06-03 13:30", "2024-06-03 20:00")
+    @pytest.fixture(
+        params=[
+            (faults.html(), Malformed),
+            (faults.html(503), ProviderDown),
+            (faults.says(502, {}), ProviderDown),
+            (faults.says(403, {}), ProviderDown),
+            (faults.says(429, {}, retry_after="7"), RateLimited),
+            (faults.gzip_bomb(30_000_000), Malformed),
+            (faults.cut, Malformed),
+        ]
+    )
+    def wrong(self, request: pytest.FixtureRequest) -> tuple[ASGIApp, type[FinSightError]]:
+        told: tuple[ASGIApp, type[FinSightError]] = request.param
+        return told
 
 
 class TestConformance(BarProviderTests):

@@ -29,7 +29,7 @@ from cluster.providers.finnhub import BASE_URL, FinnhubProvider
 from cluster.providers.gateway import Gateway, GatewayPolicy
 from cluster.providers.protocol import BarProvider, Metered, Quote, Quoting
 from tests.conformance.test_bar_providers import BarProviderTests
-from tests.integration.providers.keyed.service_calls import NOW, closed_after, telling, utc
+from tests.integration.providers.keyed.service_calls import NOW, KeyedServiceTests, closed_after, utc
 from tests.services import faults, finnhub
 from tests.services.finnhub import Finnhub
 
@@ -280,19 +280,6 @@ class TestEntitlement:
         assert (gateway.stats().state, gateway.stats().health_score) == ("CLOSED", 1.0)
         assert (await provider.quote("AAPL")).price == 261.74
 
-    async def test_without_a_key_nothing_is_asked(self, url: str, service: Finnhub, clock: FakeClock) -> None:
-        async with closed_after(FinnhubProvider(url, "", clock.now)) as provider:
-            with pytest.raises(Unauthorized, match="FINNHUB_API_KEY"):
-                await provider.quote("AAPL")
-        assert service.asked == []
-
-    async def test_a_key_that_is_not_accepted_is_named_with_its_setting(
-        self, provider: FinnhubProvider, service: Finnhub
-    ) -> None:
-        service.key = "another"
-        with pytest.raises(Unauthorized, match="FINNHUB_API_KEY"):
-            await provider.quote("AAPL")
-
     async def test_429_for_a_key_that_got_lost_is_no_rate_limit(
         self, provider: FinnhubProvider, service: Finnhub
     ) -> None:
@@ -301,63 +288,47 @@ class TestEntitlement:
             await provider.quote("AAPL")
 
 
-@pytest.mark.parametrize(
-    "fault",
-    [
-        faults.says(400, {"error": f"bad token {KEY}"}),
-        faults.says(401, {"error": f"Invalid API key {KEY}"}),
-        faults.says(403, {"error": f"{KEY} has no access"}),
-        faults.says(429, {"error": f"limit of {KEY}"}),
-        faults.says(503, {"error": KEY}),
-        faults.says(200, {"s": KEY}),
-        faults.says(200, KEY),
-        faults.html(),
-        faults.cut,
-    ],
-)
-async def test_the_key_is_in_no_error_and_in_no_log(
-    provider: FinnhubProvider,
-    service: Finnhub,
-    clock: FakeClock,
-    fault: ASGIApp,
-    capsys: pytest.CaptureFixture[str],
-    caplog: pytest.LogCaptureFixture,
-) -> None:
-    caplog.set_level(0)
-    gateway = Gateway(provider, clock)
-    service.faults.append(fault)
-    with pytest.raises(FinSightError) as failed:
-        await gateway.fetch("AAPL", Interval.M15, utc("2024-06-03 13:30"), utc("2024-06-03 20:00"))
-    assert telling(KEY, failed.value, gateway, capsys, caplog) == []
+class TestKeyAndFaults(KeyedServiceTests):
+    symbol = "AAPL"
+    key = KEY
+    setting = "FINNHUB_API_KEY"
 
+    def client(self, url: str, clock: FakeClock, key: str, timeout_s: float = 20.0) -> FinnhubProvider:
+        return FinnhubProvider(url, key, clock.now, timeout_s=timeout_s)
 
-@pytest.mark.parametrize(
-    ("fault", "error"),
-    [
-        (faults.html(), Malformed),
-        (faults.html(403), ProviderDown),
-        (faults.html(503), ProviderDown),
-        (PlainTextResponse("Bad Gateway", 502), ProviderDown),
-        (PlainTextResponse("OK"), Malformed),
-        (faults.says(422, {"error": "Wrong resolution"}), InputError),
-        (faults.says(429, {"error": "API limit reached."}, retry_after="7"), RateLimited),
-        (faults.gzip_bomb(30_000_000), Malformed),
-        (faults.cut, Malformed),
-    ],
-)
-async def test_what_goes_wrong_on_the_way_is_told_in_our_errors(
-    provider: FinnhubProvider, service: Finnhub, fault: ASGIApp, error: type[FinSightError]
-) -> None:
-    service.faults.append(fault)
-    with pytest.raises(error):
-        await quarters(provider, "2024-06-03 13:30", "2024-06-03 20:00")
+    @pytest.fixture(
+        params=[
+            faults.says(400, {"error": f"bad token {KEY}"}),
+            faults.says(401, {"error": f"Invalid API key {KEY}"}),
+            faults.says(403, {"error": f"{KEY} has no access"}),
+            faults.says(429, {"error": f"limit of {KEY}"}),
+            faults.says(503, {"error": KEY}),
+            faults.says(200, {"s": KEY}),
+            faults.says(200, KEY),
+            faults.html(),
+            faults.cut,
+        ]
+    )
+    def leak(self, request: pytest.FixtureRequest) -> ASGIApp:
+        told: ASGIApp = request.param
+        return told
 
-
-async def test_a_server_that_hangs_is_down(url: str, service: Finnhub, clock: FakeClock) -> None:
-    service.faults.append(faults.hang)
-    async with closed_after(FinnhubProvider(url, KEY, clock.now, timeout_s=0.2)) as provider:
-        with pytest.raises(ProviderDown, match=r"0\.2 s"):
-            await provider.quote("AAPL")
+    @pytest.fixture(
+        params=[
+            (faults.html(), Malformed),
+            (faults.html(403), ProviderDown),
+            (faults.html(503), ProviderDown),
+            (PlainTextResponse("Bad Gateway", 502), ProviderDown),
+            (PlainTextResponse("OK"), Malformed),
+            (faults.says(422, {"error": "Wrong resolution"}), InputError),
+            (faults.says(429, {"error": "API limit reached."}, retry_after="7"), RateLimited),
+            (faults.gzip_bomb(30_000_000), Malformed),
+            (faults.cut, Malformed),
+        ]
+    )
+    def wrong(self, request: pytest.FixtureRequest) -> tuple[ASGIApp, type[FinSightError]]:
+        told: tuple[ASGIApp, type[FinSightError]] = request.param
+        return told
 
 
 class TestConformance(BarProviderTests):
