@@ -73,12 +73,6 @@ class UniverseVersion:
     created_at: datetime
 
 
-async def upsert(database: Database, instruments: Sequence[Instrument]) -> None:
-    """Add the instruments, or bring those that are there up to date; all of them or none."""
-    async with database.transaction() as connection:
-        await connection.executemany(_UPSERT, sorted(map(_row, instruments)))
-
-
 async def add_missing(
     database: Database, instruments: Sequence[Instrument], version_tag: str, source_meta: Mapping[str, Any]
 ) -> list[str]:
@@ -215,14 +209,6 @@ async def get(database: Database, symbol: str) -> Instrument | None:
     async with database.connection() as connection:
         row = await connection.fetchrow(_GET, symbol)
     return None if row is None else _instrument(row)
-
-
-async def add_version(
-    database: Database, version_tag: str, source_meta: Mapping[str, Any]
-) -> UniverseVersion:
-    """Record a version of the universe; a tag that is taken is an `InputError`."""
-    async with database.connection() as connection:
-        return await _add_version(connection, version_tag, source_meta)
 
 
 async def _add_version(

@@ -45,9 +45,8 @@ WITHIN_S = 400.0
 @pytest.fixture
 async def database(database_url: str) -> AsyncIterator[Database]:
     database = await Database.open(database_url)
-    await universe.upsert(
-        database, [Instrument(symbol, "SYNTHETIC", "crypto", "24/7", tier="T0") for symbol in SYMBOLS]
-    )
+    for symbol in SYMBOLS:
+        await universe.add(database, Instrument(symbol, "SYNTHETIC", "crypto", "24/7", tier="T0"))
     yield database
     await database.close()
 

@@ -36,7 +36,7 @@ async def database(database_url: str) -> AsyncIterator[Database]:
     """With a symbol of which two of the last minutes are missing."""
     now = SystemClock().now().replace(second=0, microsecond=0)
     database = await Database.open(database_url, max_size=2)
-    await universe.upsert(database, [Instrument("BTC-USD", "BINANCE", "crypto", "24/7", tier="T0")])
+    await universe.add(database, Instrument("BTC-USD", "BINANCE", "crypto", "24/7", tier="T0"))
     ages = [age for age in range(3, 60) if age not in (30, 31)]
     await write(database, *(bar("BTC-USD", now - timedelta(minutes=age)) for age in ages))
     yield database

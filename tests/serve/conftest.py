@@ -111,9 +111,8 @@ async def _fill(dsn: str, spx: pa.Table) -> None:
     database = await Database.open(dsn, max_size=2)
     try:
         names = ("SPX", "IXIC")
-        await universe.upsert(
-            database, [Instrument(name, "INDEX", "index", "XNYS", tier="T0") for name in names]
-        )
+        for name in names:
+            await universe.add(database, Instrument(name, "INDEX", "index", "XNYS", tier="T0"))
         async with database.transaction() as connection:
             await stored_bars.write(connection, pa.concat_tables([spx, few.cast(spx.schema)]))
     finally:

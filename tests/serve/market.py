@@ -44,7 +44,8 @@ def replica(
 async def _fill(dsn: str, rows: Sequence[dict[str, Any]], actions: Sequence[CorporateAction]) -> None:
     database = await Database.open(dsn, max_size=1)
     try:
-        await universe.upsert(database, INSTRUMENTS)
+        for each in INSTRUMENTS:
+            await universe.add(database, each)
         async with database.transaction() as connection:
             await bars.write(connection, pa.Table.from_pylist(list(rows), schema=BAR_SCHEMA))
             await corporate_actions.write(connection, actions)

@@ -29,7 +29,7 @@ def replica(settings: Settings, database_url: str) -> Iterator[TestClient]:
 async def _know_spx(dsn: str) -> None:
     database = await Database.open(dsn, max_size=1)
     try:
-        await universe.upsert(database, [Instrument("SPX", "INDEX", "index", "XNYS")])
+        await universe.add(database, Instrument("SPX", "INDEX", "index", "XNYS"))
     finally:
         await database.close()
 

@@ -41,15 +41,13 @@ def replica(settings: Settings, database_url: str, spx: pa.Table) -> Iterator[Te
 async def _fill(dsn: str, table: pa.Table) -> None:
     database = await Database.open(dsn, max_size=2)
     try:
-        await universe.upsert(
-            database,
-            [
-                Instrument("A", "NYSE", "equity", "XNYS", tier="T3"),
-                Instrument("B", "NYSE", "equity", "XNYS", tier="T3"),
-                Instrument("C", "NYSE", "equity", "XNYS", tier="T3", active=False),
-                Instrument("SPX", "INDEX", "index", "XNYS", tier="T0"),
-            ],
-        )
+        for each in (
+            Instrument("A", "NYSE", "equity", "XNYS", tier="T3"),
+            Instrument("B", "NYSE", "equity", "XNYS", tier="T3"),
+            Instrument("C", "NYSE", "equity", "XNYS", tier="T3", active=False),
+            Instrument("SPX", "INDEX", "index", "XNYS", tier="T0"),
+        ):
+            await universe.add(database, each)
         async with database.transaction() as connection:
             await bars.write(connection, table)
             hole = Hole(Span(_day(20), _day(21)), "no_data")

@@ -24,7 +24,8 @@ BITCOIN = Instrument("BTC-USD", "BINANCE", "crypto", "24/7", tier="T0")
 
 async def test_bars_in_gaps_of_more_than_two_are_the_share_that_violates(database: Database) -> None:
     """Of each of two symbols 100 minutes are due: 3 + 5 are lost together, 2 by themselves."""
-    await universe.upsert(database, [BITCOIN, replace(BITCOIN, symbol="ETH-USD")])
+    for each in (BITCOIN, replace(BITCOIN, symbol="ETH-USD")):
+        await universe.add(database, each)
     lost = {10, 11, 12, 50, 51, 80, 81, 82, 83, 84}
     kept = [number for number in range(100) if number not in lost]
     await write(database, *(bar("BTC-USD", T + timedelta(minutes=number)) for number in kept))

@@ -104,7 +104,7 @@ async def calendars_of_the_library(database: Database) -> AsyncIterator[None]:
 
 async def test_what_between_deletes_by_hand_is_found_at_the_next_scan_and_queued(database: Database) -> None:
     """Both ends of BETWEEN are deleted: 11 minutes."""
-    await universe.upsert(database, [BITCOIN])
+    await universe.add(database, BITCOIN)
     await store(database, "BTC-USD", map(minute, range(-30, 30)))
     desk = Desk(database, minute(30))
     assert await desk.scan() == Scanned(compared_all=1, compared_new=0, judged=0, found=0, asked=0)
@@ -121,7 +121,7 @@ async def test_what_between_deletes_by_hand_is_found_at_the_next_scan_and_queued
 async def test_a_gap_is_counted_once_however_often_and_for_however_long_it_is_seen(
     database: Database,
 ) -> None:
-    await universe.upsert(database, [BITCOIN])
+    await universe.add(database, BITCOIN)
     await store(database, "BTC-USD", [minute(0)])
     desk = Desk(database, minute(3))
     counted = metrics.gaps_found_total.labels("1m")
@@ -134,7 +134,7 @@ async def test_a_gap_is_counted_once_however_often_and_for_however_long_it_is_se
 
 
 async def test_a_bar_that_arrives_splits_the_gap_and_the_last_one_ends_it(database: Database) -> None:
-    await universe.upsert(database, [BITCOIN])
+    await universe.add(database, BITCOIN)
     await store(database, "BTC-USD", [minute(0), minute(6)])
     desk = Desk(database, minute(7))
     await desk.scan()
@@ -150,7 +150,7 @@ async def test_a_bar_that_arrives_splits_the_gap_and_the_last_one_ends_it(databa
 
 
 async def test_the_loss_of_the_oldest_bars_and_of_all_bars_is_a_loss(database: Database) -> None:
-    await universe.upsert(database, [BITCOIN])
+    await universe.add(database, BITCOIN)
     await store(database, "BTC-USD", map(minute, range(6)))
     desk = Desk(database, minute(7))
     await desk.scan()
@@ -163,7 +163,7 @@ async def test_the_loss_of_the_oldest_bars_and_of_all_bars_is_a_loss(database: D
 
 
 async def test_a_bar_that_is_not_final_or_that_nobody_expects_fills_no_gap(database: Database) -> None:
-    await universe.upsert(database, [BITCOIN])
+    await universe.add(database, BITCOIN)
     await store(database, "BTC-USD", [minute(0), minute(3)])
     await store(database, "BTC-USD", [minute(1)], is_final=False)
     await store(database, "BTC-USD", [minute(2) + timedelta(seconds=7)], aligned=False)
@@ -189,7 +189,7 @@ async def test_one_bar_removed_on_a_special_day_is_one_gap_of_one_bar(
     at = datetime.fromisoformat(removed).replace(tzinfo=UTC)
     start, end = at.replace(hour=0, minute=0), at.replace(hour=23, minute=0)
     opens = calendars.expected_opens(calendar, M1, start, end).tolist()
-    await universe.upsert(database, [replace(AAPL, calendar=calendar)])
+    await universe.add(database, replace(AAPL, calendar=calendar))
     await store(database, "AAPL", [open_.replace(tzinfo=UTC) for open_ in opens])
     desk = Desk(database, end)
     await desk.scan()
@@ -206,7 +206,7 @@ async def test_days_without_a_session_and_overnight_hours_are_no_gaps(database: 
     start, end = datetime(2025, 1, 8, tzinfo=UTC), datetime(2025, 1, 11, tzinfo=UTC)
     opens = calendars.expected_opens("XNYS", M1, start, end).tolist()
     assert len(opens) == 780
-    await universe.upsert(database, [AAPL])
+    await universe.add(database, AAPL)
     await store(database, "AAPL", [open_.replace(tzinfo=UTC) for open_ in opens])
     desk = Desk(database, end)
     await desk.scan()
@@ -221,7 +221,7 @@ class TestOverrides:
         opens = [
             open_.replace(tzinfo=UTC) for open_ in calendars.expected_opens("XNYS", M1, day, end).tolist()
         ]
-        await universe.upsert(database, [AAPL])
+        await universe.add(database, AAPL)
         before = datetime(2025, 10, 7, 19, 59, tzinfo=UTC)
         await store(database, "AAPL", [before, *opens[389:]])
         desk = Desk(database, end)
@@ -242,7 +242,7 @@ class TestOverrides:
 
     async def test_a_session_with_other_hours_is_expected_then(self, database: Database) -> None:
         day = datetime(2025, 10, 11, tzinfo=UTC)  # a Saturday
-        await universe.upsert(database, [AAPL])
+        await universe.add(database, AAPL)
         await store(database, "AAPL", [datetime(2025, 10, 10, 19, 59, tzinfo=UTC)])
         desk = Desk(database, day + timedelta(days=1))
         await desk.scan()
@@ -258,7 +258,7 @@ class TestOverrides:
 class TestClasses:
     async def desk(self, database: Database, *providers: str) -> Desk:
         """The minutes 14:01 to 14:03 are missing."""
-        await universe.upsert(database, [BITCOIN])
+        await universe.add(database, BITCOIN)
         await store(database, "BTC-USD", [minute(0), minute(3)])
         desk = Desk(database, minute(4))
         offer = Capabilities(frozenset([M1]), None, 1_000, depth={M1: timedelta(days=7)})
@@ -291,7 +291,7 @@ class TestClasses:
         ]
 
     async def test_what_nobody_reaches_back_to_is_never_queued(self, database: Database) -> None:
-        await universe.upsert(database, [BITCOIN])
+        await universe.add(database, BITCOIN)
         await store(database, "BTC-USD", [minute(0), minute(3)])
         desk = Desk(database, minute(4) + timedelta(days=8))
         offer = Capabilities(frozenset([M1]), None, 1_000, depth={M1: timedelta(days=7)})
@@ -331,7 +331,8 @@ class TestClasses:
         self, database: Database
     ) -> None:
         desk = await self.desk(database, "binance")
-        await universe.upsert(database, [ETHER, MONERO])
+        for each in (ETHER, MONERO):
+            await universe.add(database, each)
         for symbol in ("ETH-USD", "XMR-USD"):
             await store(database, symbol, [minute(0), minute(3)])
         await desk.scan()
@@ -349,7 +350,8 @@ class TestClasses:
 
 
 async def test_two_scanners_at_once_find_and_queue_each_gap_once(database: Database) -> None:
-    await universe.upsert(database, [BITCOIN, ETHER])
+    for each in (BITCOIN, ETHER):
+        await universe.add(database, each)
     for symbol in ("BTC-USD", "ETH-USD"):
         await store(database, symbol, [minute(0), minute(3), minute(6)])
     watches = [GapWatch(database, BackfillQueue(database), FakeClock(minute(7)), RULES) for _ in range(4)]
@@ -359,7 +361,7 @@ async def test_two_scanners_at_once_find_and_queue_each_gap_once(database: Datab
 
 
 async def test_minutes_that_were_given_up_for_their_age_are_missed_no_more(database: Database) -> None:
-    await universe.upsert(database, [BITCOIN])
+    await universe.add(database, BITCOIN)
     await store(database, "BTC-USD", [minute(0), minute(3), minute(6), minute(8)])
     desk = Desk(database, minute(9))
     await desk.scan()
@@ -382,7 +384,7 @@ async def test_minutes_that_were_given_up_for_their_age_are_missed_no_more(datab
 async def test_what_no_configured_provider_gives_is_never_queued(
     database: Database, symbol: str, jobs: int
 ) -> None:
-    await universe.upsert(database, [replace(BITCOIN, symbol=symbol)])
+    await universe.add(database, replace(BITCOIN, symbol=symbol))
     await store(database, symbol, [minute(0)])
     desk = Desk(database, minute(3))
     told = [Gateway(provider, desk.clock) for provider in (SampleProvider(), SyntheticProvider())]
@@ -394,11 +396,11 @@ async def test_what_no_configured_provider_gives_is_never_queued(
 
 
 async def test_symbols_and_intervals_that_are_watched_no_more_are_forgotten(database: Database) -> None:
-    await universe.upsert(database, [BITCOIN])
+    await universe.add(database, BITCOIN)
     await store(database, "BTC-USD", [minute(0), minute(3)])
     desk = Desk(database, minute(4))
     await desk.scan()
-    await universe.upsert(database, [replace(BITCOIN, tier="T3")])
+    await universe.change(database, "BTC-USD", {"tier": "T3"})
     assert await desk.scan() == Scanned(0, 0, 0, 0, 0)
     assert await desk.gaps() == []
 
@@ -465,7 +467,8 @@ class TestAnyHistory:
                 "TRUNCATE backfill_jobs, known_gaps, symbol_universe, candles_intraday, gaps, "
                 "gap_watermarks, calendar_overrides"
             )
-            await universe.upsert(database, [BITCOIN, AAPL])
+            for each in (BITCOIN, AAPL):
+                await universe.add(database, each)
             for symbol in ("BTC-USD", "AAPL"):
                 await store(database, symbol, [self.ts(0)])
             desk = Desk(database, datetime(2025, 10, 9, 13, 40, tzinfo=UTC))
@@ -487,7 +490,7 @@ class TestAnyHistory:
 
 async def test_a_deleted_window_is_found_queued_and_restored_by_a_worker(database: Database) -> None:
     symbol = replace(BITCOIN, symbol="SYN0001", exchange="SYNTHETIC")
-    await universe.upsert(database, [symbol])
+    await universe.add(database, symbol)
     provider, clock = SyntheticProvider(clock=FakeClock(minute(61))), FakeClock(minute(61))
     source = Gateway(provider, clock)
     async with database.transaction() as connection:

@@ -66,7 +66,7 @@ async def sources_after(
 
 
 async def begin_with(database: Database, source: str, before: timedelta) -> None:
-    await universe.upsert(database, [Instrument("BTC-USD", "BINANCE", "crypto", "24/7")])
+    await universe.add(database, Instrument("BTC-USD", "BINANCE", "crypto", "24/7"))
     async with database.transaction() as connection:
         await stored_bars.write(connection, table("BTC-USD", source, T - before, 2))
 

@@ -50,9 +50,8 @@ def environment(database_url: str, december: pa.Table, tmp_path: Path) -> dict[s
 
     async def fill(database: Database) -> None:
         names = {"SPX": "S&P 500", "IXIC": "NASDAQ Composite"}
-        await universe.upsert(
-            database, [Instrument(symbol, "INDEX", "index", "XNYS", name) for symbol, name in names.items()]
-        )
+        for symbol, name in names.items():
+            await universe.add(database, Instrument(symbol, "INDEX", "index", "XNYS", name))
         async with database.transaction() as connection:
             await bars.write(connection, december)
 

@@ -90,9 +90,8 @@ def changed(table: pa.Table, name: str, values: pa.Array) -> pa.Table:
 
 
 async def watch(database: Database, *symbols: str, tier: Tier = "T1", calendar: str = "24/7") -> None:
-    await universe.upsert(
-        database, [Instrument(symbol, "SYNTHETIC", "crypto", calendar, tier=tier) for symbol in symbols]
-    )
+    for symbol in symbols:
+        await universe.add(database, Instrument(symbol, "SYNTHETIC", "crypto", calendar, tier=tier))
 
 
 def sweeper(database: Database, clock: Clock, *providers: BarProvider, batch: int = 500) -> Sweeper:

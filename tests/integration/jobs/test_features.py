@@ -31,7 +31,7 @@ async def write_bars(database: Database, table: pa.Table) -> None:
 
 async def fill(database: Database, symbol: str = "SYN0001", end: datetime = END) -> pa.Table:
     """Daily bars of a synthetic symbol, in the universe and in the store."""
-    await universe.upsert(database, [Instrument(symbol, "SYNTHETIC", "crypto", "24/7")])
+    await universe.add(database, Instrument(symbol, "SYNTHETIC", "crypto", "24/7"))
     table = await SyntheticProvider().bars(symbol, Interval.D1, START, end)
     await write_bars(database, table)
     return table
@@ -76,7 +76,7 @@ async def test_only_what_is_new_or_revised_is_written_again(database: Database) 
 
 
 async def test_a_symbol_without_bars_has_no_rows(database: Database) -> None:
-    await universe.upsert(database, [Instrument("AAPL", "NASDAQ", "equity", "XNYS")])
+    await universe.add(database, Instrument("AAPL", "NASDAQ", "equity", "XNYS"))
     assert await update(database) == {"AAPL": {"rows": 0, "written": 0}}
 
 
@@ -100,7 +100,7 @@ async def test_a_file_that_cannot_be_written_is_told(database: Database, tmp_pat
 
 
 async def test_without_bars_no_file_is_made(database: Database, tmp_path: Path) -> None:
-    await universe.upsert(database, [Instrument("AAPL", "NASDAQ", "equity", "XNYS")])
+    await universe.add(database, Instrument("AAPL", "NASDAQ", "equity", "XNYS"))
     with pytest.raises(NotEnoughHistory, match=r"`finsight backfill AAPL --interval 1d`"):
         await features.export(database, "AAPL", Interval.D1, tmp_path / "x.parquet")
     with pytest.raises(UnknownSymbol, match="NOPE"):

@@ -42,14 +42,14 @@ async def test_the_universe_gets_what_is_new_and_keeps_what_a_user_has_set(
 ) -> None:
     provider = SyntheticProvider(symbols=3)
     mine = dataclasses.replace(provider.instruments()[0], tier="T0", active=False, name="mine")
-    await universe.upsert(database, [mine])
+    await universe.add(database, mine)
     async with working(provider):
         result = await ingest(database, provider, TWO_DAYS)
         await ingest(database, provider, TWO_DAYS)
     assert result["symbols"] == result["added"] == ["SYN0002", "SYN0003"]
     assert result["written"] == 2 * 48
     assert await universe.get(database, "SYN0001") == mine
-    [version] = await universe.versions(database)
+    version, _ = await universe.versions(database)
     assert version.source_meta == {
         "source": "ingest",
         "provider": "synthetic",
@@ -61,7 +61,7 @@ async def test_a_named_symbol_is_fetched_even_when_it_is_switched_off(
     database: Database, working: Working
 ) -> None:
     provider = SyntheticProvider(symbols=2)
-    await universe.upsert(database, [dataclasses.replace(provider.instruments()[1], active=False)])
+    await universe.add(database, dataclasses.replace(provider.instruments()[1], active=False))
     async with working(provider):
         wanted = dataclasses.replace(TWO_DAYS, symbols=("SYN0002",))
         assert (await ingest(database, provider, wanted))["symbols"] == ["SYN0002"]
@@ -82,7 +82,7 @@ async def test_jobs_that_were_given_up_fail_it_with_their_reasons(
     database: Database, working: Working
 ) -> None:
     provider = SyntheticProvider(symbols=1)
-    await universe.upsert(database, [Instrument("AAPL", "NASDAQ", "equity", "24/7")])
+    await universe.add(database, Instrument("AAPL", "NASDAQ", "equity", "24/7"))
     wanted = dataclasses.replace(TWO_DAYS, symbols=("AAPL", "SYN0001"))
     async with working(provider):
         with pytest.raises(ProviderError, match=r"^1 of 2 backfill jobs were given up\. AAPL: .*SYN0001"):

@@ -33,7 +33,7 @@ async def environment(database: Database, tmp_path: Path) -> dict[str, str]:
     provider = SyntheticProvider(seed=3)
     for symbol in (*SYMBOLS, "SYN0003"):
         end = END if symbol in SYMBOLS else datetime(2020, 3, 1, tzinfo=UTC)
-        await universe.upsert(database, [Instrument(symbol, "SYNTHETIC", "crypto", "24/7")])
+        await universe.add(database, Instrument(symbol, "SYNTHETIC", "crypto", "24/7"))
         async with database.transaction() as connection:
             await bars.write(connection, await provider.bars(symbol, Interval.D1, START, end))
     uri = f"sqlite:///{tmp_path}/mlflow.db"

@@ -22,7 +22,7 @@ async def traded(
     database: Database, symbol: str, volumes: Sequence[float | None], first: datetime = FIRST
 ) -> None:
     """One session a day with these volumes, the last of them not after 2025-09-30."""
-    await universe.upsert(database, [Instrument(symbol, "NYSE", "equity", "XNYS")])
+    await universe.add(database, Instrument(symbol, "NYSE", "equity", "XNYS"))
     days = [first + timedelta(days=number) for number in range(len(volumes))]
     await write(
         database,

@@ -18,7 +18,7 @@ SPX = Instrument("SPX", "NYSE", "index", "XNYS", active=False)
 
 
 async def test_an_instrument_is_found_as_it_was_stored(database: Database) -> None:
-    await universe.upsert(database, [SPX, AAPL])
+    await universe.import_all(database, [SPX, AAPL], "w1", {})
     assert await universe.get(database, "AAPL") == AAPL
     assert await universe.get(database, "SPX") == SPX
 
@@ -27,51 +27,52 @@ async def test_an_unknown_symbol_is_none(database: Database) -> None:
     assert await universe.get(database, "AAPL") is None
 
 
-async def test_storing_again_brings_up_to_date(database: Database) -> None:
-    await universe.upsert(database, [AAPL])
-    await universe.upsert(database, [replace(AAPL, tier="T1", mkt_cap=None)])
+async def test_importing_again_brings_up_to_date(database: Database) -> None:
+    await universe.import_all(database, [AAPL], "w1", {})
+    await universe.import_all(database, [replace(AAPL, tier="T1", mkt_cap=None)], "w2", {})
     assert await universe.get(database, "AAPL") == replace(AAPL, tier="T1", mkt_cap=None)
 
 
-async def test_storing_the_same_again_touches_no_row(database: Database) -> None:
+async def test_importing_the_same_again_touches_no_row(database: Database) -> None:
     when = "SELECT updated_at FROM symbol_universe"
-    await universe.upsert(database, [BTC])
+    await universe.import_all(database, [BTC], "w1", {})
     before = await database.pool.fetchval(when)
-    await universe.upsert(database, [BTC])
+    await universe.import_all(database, [BTC], "w2", {})
     assert await database.pool.fetchval(when) == before
 
 
 async def test_the_list_is_by_symbol_and_of_active_ones(database: Database) -> None:
-    await universe.upsert(database, [SPX, BTC, AAPL])
+    await universe.import_all(database, [SPX, BTC, AAPL], "w1", {})
     assert await universe.listed(database) == [AAPL, BTC]
     assert await universe.listed(database, active_only=False) == [AAPL, BTC, SPX]
     assert await universe.listed(database, tier="T1") == [BTC]
 
 
 async def test_the_list_is_paged_by_symbol(database: Database) -> None:
-    await universe.upsert(database, [SPX, BTC, AAPL])
+    await universe.import_all(database, [SPX, BTC, AAPL], "w1", {})
     assert await universe.listed(database, limit=1) == [AAPL]
     assert await universe.listed(database, after="AAPL", limit=1) == [BTC]
 
 
 async def test_a_version_keeps_where_it_came_from(database: Database) -> None:
-    await universe.add_version(database, "2025w41", {"source": "manual"})
-    await universe.add_version(database, "2025w42", {})
+    await universe.add_missing(database, [AAPL], "2025w41", {"source": "manual"})
+    await universe.add_missing(database, [BTC], "2025w42", {})
     found = await universe.versions(database)
     assert [(version.version_tag, version.source_meta) for version in found] == [
-        ("2025w42", {}),
-        ("2025w41", {"source": "manual"}),
+        ("2025w42", {"added": ["BTC-USD"]}),
+        ("2025w41", {"source": "manual", "added": ["AAPL"]}),
     ]
 
 
 async def test_a_tag_names_one_version(database: Database) -> None:
-    await universe.add_version(database, "2025w41", {})
+    await universe.add_missing(database, [AAPL], "2025w41", {})
     with pytest.raises(InputError, match="'2025w41' exists already"):
-        await universe.add_version(database, "2025w41", {})
+        await universe.add_missing(database, [BTC], "2025w41", {})
+    assert await universe.get(database, "BTC-USD") is None
 
 
 async def test_older_versions_follow_page_by_page(database: Database) -> None:
-    made = [await universe.add_version(database, tag, {}) for tag in ("w1", "w2", "w3")]
+    made = [(await universe.import_all(database, [], tag, {})).version for tag in ("w1", "w2", "w3")]
     first = await universe.versions(database, limit=2)
     assert first == made[:0:-1]
     assert await universe.versions(database, limit=2, before=first[-1].id) == made[:1]
@@ -94,10 +95,10 @@ async def test_two_changes_of_different_fields_at_once_are_both_kept(database: D
 
 
 async def test_an_import_adds_and_changes_and_keeps_what_it_did_as_a_version(database: Database) -> None:
-    await universe.upsert(database, [AAPL, SPX])
+    await universe.add_missing(database, [AAPL, SPX], "w40", {})
     done = await universe.import_all(database, [replace(AAPL, tier="T1"), BTC, SPX], "w41", {"file": "a.csv"})
     assert (done.added, done.changed, done.unchanged) == (["BTC-USD"], ["AAPL"], 1)
-    (version,) = await universe.versions(database)
+    version, _ = await universe.versions(database)
     assert version == done.version
     assert version.source_meta == {
         "file": "a.csv",
@@ -109,7 +110,7 @@ async def test_an_import_adds_and_changes_and_keeps_what_it_did_as_a_version(dat
 
 
 async def test_an_import_under_a_taken_tag_changes_nothing(database: Database) -> None:
-    await universe.add_version(database, "w41", {})
+    await universe.import_all(database, [], "w41", {})
     with pytest.raises(InputError, match="choose another tag"):
         await universe.import_all(database, [AAPL], "w41", {})
     assert await universe.listed(database) == []

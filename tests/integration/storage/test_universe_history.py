@@ -95,7 +95,8 @@ async def test_a_symbol_that_was_set_inactive_is_in_the_answer_as_of_before_in_i
 
 
 async def test_pages_of_the_past_follow_each_other(database: Database) -> None:
-    await universe.upsert(database, [replace(AAPL, symbol=symbol) for symbol in "ABC"])
+    for symbol in "ABC":
+        await universe.add(database, replace(AAPL, symbol=symbol))
     moment = await now(database)
     await database.pool.execute("TRUNCATE symbol_universe")
     first = await universe.listed(database, as_of=moment, limit=2)
@@ -115,7 +116,7 @@ async def test_a_statement_typed_by_hand_is_in_the_history(database: Database) -
 async def test_a_change_that_changes_nothing_makes_no_state_and_no_version(database: Database) -> None:
     await universe.add(database, AAPL)
     await universe.change(database, "AAPL", {"tier": "T0"}, by=ADMIN)
-    await universe.upsert(database, [AAPL])
+    await universe.add_missing(database, [AAPL], "w1", {})
     await database.pool.execute("UPDATE symbol_universe SET updated_at = now()")
     assert await database.pool.fetchval("SELECT count(*) FROM symbol_universe_history") == 1
     assert len(await universe.versions(database)) == 1
@@ -178,7 +179,7 @@ async def test_every_write_names_its_author_in_the_audit_log(database: Database)
 
 
 async def test_a_write_that_is_rolled_back_leaves_no_trace(database: Database) -> None:
-    await universe.add_version(database, "w1", {})
+    await universe.import_all(database, [], "w1", {})
     with pytest.raises(Exception, match="choose another tag"):
         await universe.import_all(database, [AAPL], "w1", {}, by=ADMIN)
     assert await audited(database) == []
@@ -202,7 +203,8 @@ async def audited(database: Database) -> list[Any]:
 
 
 async def test_training_as_of_a_time_takes_the_symbols_that_were_active_then(database: Database) -> None:
-    await universe.upsert(database, [AAPL, replace(AAPL, symbol="FAILED")])
+    for symbol in ("AAPL", "FAILED"):
+        await universe.add(database, replace(AAPL, symbol=symbol))
     before = await now(database)
     await database.pool.execute("DELETE FROM symbol_universe WHERE symbol = 'FAILED'")
     assert await history.chosen(database, [], before) == ["AAPL", "FAILED"]
