@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from itertools import groupby
 
@@ -12,15 +12,17 @@ import pyarrow.compute as pc
 
 from cluster.ingest import plan
 from cluster.ingest.cadence import Cadence
-from cluster.ingest.memory import Memory
+from cluster.ingest.memory import Lack, Memory
 from cluster.ingest.plan import Ask, Places
 from cluster.ingest.slots import FINAL, RUNNING, settled
 from cluster.ingest.stored import Stored
 from cluster.market import bars
-from cluster.market.instants import to_moment
+from cluster.market.calendars import first_closes
+from cluster.market.instants import to_instant, to_moment
 from cluster.market.symbols import Instrument
 from cluster.providers.router import Rule, Want, ranked
 from cluster.providers.stats import Standing
+from cluster.storage.newest_bar import Reached
 
 
 class Market:
@@ -104,6 +106,8 @@ class Market:
         cells = symbol[known], place[known]
         state = np.where(final[known], FINAL, RUNNING).astype(np.int8)
         self._after[cells] = np.maximum(self._after[cells], state)
+        for at in np.unique(symbol[final]).tolist():
+            self._memory.lacks.pop(self.symbols[at], None)
 
     def note_answered(self, places: Places, asked_at: datetime, grace_s: float) -> None:
         """All that there is of the symbols at `places` was given to us."""
@@ -115,19 +119,37 @@ class Market:
     def note_lag(self, places: Places, now: datetime, grace_s: float) -> None:
         """Remember how far the symbols at `places`, which were asked for or are wanted, are behind."""
         before, after = self.stored.states[places], self._after[places]
-        seconds, news = plan.lags_s(self.stored.slots, before, after, now, grace_s)
+        lacking_since = self._memory.lacking_since([self.symbols[place] for place in places])
+        seconds, news = plan.lags_s(self.stored.slots, before, after, lacking_since, now, grace_s)
         for place, lag_s in zip(places[news].tolist(), seconds[news].tolist(), strict=True):
             self._memory.lag_s[self.symbols[place]] = lag_s
 
     def note_unserved(self, places: Sequence[int], now: datetime) -> None:
         """Nobody gives the symbols at `places` now: those that somebody has given fall behind."""
-        given = (self.stored.states == FINAL).any(axis=1)
-        known = [place for place in places if given[place] or self.symbols[place] in self._memory.lag_s]
-        self.note_lag(np.array(known, np.intp), now, 0.0)
+        self.note_lag(np.array([p for p in places if self._was_given(self.symbols[p])], np.intp), now, 0.0)
+
+    def note_reached(self, reached: Iterable[Reached]) -> None:
+        """So far are symbols stored of which no recent bar is."""
+        told = list(reached)
+        until = np.array([to_instant(each.until) for each in told], "datetime64[us]")
+        closes = first_closes(self._members[0].calendar, self._cadence.interval, until)
+        for each, closed_at in zip(told, closes, strict=True):
+            self._memory.lacks[each.symbol] = Lack(closed_at, each.is_given)
+
+    def unreached(self) -> list[str]:
+        """The symbols without a recent bar of which it is not known how far they are stored."""
+        without = np.flatnonzero(~(self.stored.states == FINAL).any(axis=1))
+        names = (self.symbols[place] for place in without.tolist())
+        return [symbol for symbol in names if symbol not in self._memory.lacks]
 
     def idle(self) -> int:
         """How many symbols nothing was asked for."""
         return int(np.count_nonzero(~self._asked))
+
+    def _was_given(self, symbol: str) -> bool:
+        """Whether anybody ever gave it, or somebody could have a moment ago."""
+        lack = self._memory.lacks.get(symbol)
+        return lack is None or lack.is_given or symbol in self._memory.lag_s
 
     def _places(self, table: pa.Table) -> Places:
         coded = table["symbol"].combine_chunks().dictionary_encode()

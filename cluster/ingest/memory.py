@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -12,6 +13,17 @@ from cluster.market.instants import Instants
 
 REFUSED_FOR_S = 86_400.0
 """A provider that does not have a symbol is asked for it again after this."""
+LACKS_FOR_S = 600.0
+"""So long it is remembered what symbols without a recent bar lack."""
+
+
+class Lack(NamedTuple):
+    """What a symbol lacks of which no recent bar is stored."""
+
+    closed_at: np.datetime64
+    """When the first bar that is missing at its end closed, or will close."""
+    is_given: bool
+    """Whether there is any bar of it, however old."""
 
 
 @dataclass(slots=True)
@@ -22,13 +34,18 @@ class Memory:
     """Open of the newest bar that a provider was asked for in time and gave all it had, by symbol."""
     lag_s: dict[str, float] = field(default_factory=dict)
     """How long after its close the newest bar was stored, by symbol."""
+    lacks: dict[str, Lack] = field(default_factory=dict)
+    """By symbol, of those without a recent bar; asked for anew now and then, for others collect, too."""
+    lacks_until_s: float = 0.0
     refused_until_s: dict[tuple[str, str], float] = field(default_factory=dict)
     """By provider and symbol."""
 
     def keep(self, symbols: set[str], now_s: float) -> None:
-        """Forget all other symbols, and refusals that are over."""
+        """Forget all other symbols, refusals that are over, and now and then what is lacking."""
         self.answered = {name: ts for name, ts in self.answered.items() if name in symbols}
         self.lag_s = {name: lag_s for name, lag_s in self.lag_s.items() if name in symbols}
+        if now_s >= self.lacks_until_s:
+            self.lacks, self.lacks_until_s = {}, now_s + LACKS_FOR_S
         self.refused_until_s = {
             key: until_s
             for key, until_s in self.refused_until_s.items()
@@ -39,6 +56,12 @@ class Memory:
         """`answered` of each symbol; 1970 where there is none."""
         never = np.datetime64(0, "us")
         return np.array([self.answered.get(name, never) for name in symbols], dtype="datetime64[us]")
+
+    def lacking_since(self, symbols: Sequence[str]) -> Instants:
+        """When the first missing bar of each symbol closed, of those in `lacks`; else NaT."""
+        unknown = np.datetime64("NaT", "us")
+        found = [self.lacks[name].closed_at if name in self.lacks else unknown for name in symbols]
+        return np.array(found, dtype="datetime64[us]")
 
     def refuse(self, provider: str, symbol: str, now_s: float) -> None:
         """`provider` does not have `symbol`."""

@@ -63,23 +63,25 @@ def asks(
 
 
 def lags_s(
-    slots: Slots, before: States, after: States, now: datetime, grace_s: float
+    slots: Slots, before: States, after: States, lacking_since: Instants, now: datetime, grace_s: float
 ) -> tuple[npt.NDArray[np.float64], Flags]:
     """How far each wanted symbol is behind at `now`, in seconds, and for which symbols that is news.
 
     A symbol whose newest bar that should be final was stored just now: the time since that bar's close. One
-    that lacks it: the time since the close of the first bar after those it has. Nothing else is news.
+    that lacks it: the time since the close of the first bar after those it has, which is its `lacking_since`
+    when it has none of `slots` (NaT: not known). Nothing else is news.
     """
     due = np.flatnonzero(slots.due(now, grace_s))
     if not len(due):
         return np.zeros(len(after)), np.zeros(len(after), bool)
     last = due[-1]
     final = after[:, : last + 1] == FINAL
-    newest = np.where(final.any(axis=1), last - np.argmax(final[:, ::-1], axis=1), -1)
-    behind = newest < last
-    close = slots.closes[np.where(behind, newest + 1, last)]
-    seconds = (to_instant(now) - close) / np.timedelta64(1, "s")
-    return seconds, behind | (before[:, last] != FINAL)
+    has_some = final.any(axis=1)
+    newest = last - np.argmax(final[:, ::-1], axis=1)
+    first_missing: Instants = np.where(has_some, slots.closes[np.minimum(newest + 1, last)], lacking_since)
+    news = (newest < last) | (before[:, last] != FINAL)
+    seconds = (to_instant(now) - first_missing) / np.timedelta64(1, "s")
+    return seconds, np.where(has_some, news, lacking_since <= slots.closes[last])
 
 
 def late(slots: Slots, before: States, symbol: Places, ts: Instants, final: Flags) -> int:

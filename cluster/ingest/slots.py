@@ -71,15 +71,7 @@ def newest(calendar: str, interval: Interval, now: datetime) -> Slots:
     """
     start = now - (_DAILY_REACH if interval.is_daily else _REACH)
     opens = calendars.expected_opens(calendar, interval, start, now + timedelta(microseconds=1))[-LOOK_BACK:]
-    known = calendars.sessions(calendar, start - timedelta(days=2), now + timedelta(microseconds=1))
-    session = np.searchsorted(known.opens, opens, side="right") - 1
-    closes = known.closes[session]
-    if not interval.is_daily:
-        breaks = known.break_starts[session]
-        before_break = ~np.isnat(breaks) & (opens < breaks)
-        ends = np.where(before_break, breaks, closes)
-        closes = np.minimum(opens + np.timedelta64(interval.seconds, "s"), ends)
-    return Slots(interval, opens, closes)
+    return Slots(interval, opens, calendars.first_closes(calendar, interval, opens))
 
 
 def states(slots: Slots, symbols: int, symbol: npt.NDArray[np.integer], ts: Instants, final: Flags) -> States:

@@ -28,7 +28,7 @@ from cluster.providers.protocol import Many
 from cluster.providers.router import RoutedSource, Router, Rule, Want, worth_asking
 from cluster.providers.stats import Standing
 from cluster.redaction import redact
-from cluster.storage import universe
+from cluster.storage import newest_bar, universe
 from cluster.storage.bars import WriteResult, write
 from cluster.storage.database import Database
 from cluster.storage.sweeps import Sweep
@@ -165,6 +165,8 @@ class Sweeper:
         market = Market(
             look.cadence, members, await stored.read(self._database, names, calendar, expected), look.memory
         )
+        if len(expected) and (unreached := market.unreached()):
+            market.note_reached(await newest_bar.reached(self._database, look.cadence.interval, unreached))
         # Who could not even give one symbol a look would be used up by them all.
         standings = [one for one in await self._standings() if one.seconds_per_call <= look.cadence.cadence_s]
         waiting = market.rankings(standings, self._sources, now, self._rule)

@@ -140,6 +140,31 @@ def expected_opens(calendar: str, interval: Interval, start: datetime, end: date
     return opens[lowest:highest].copy()
 
 
+def first_closes(calendar: str, interval: Interval, since: Instants) -> Instants:
+    """When the first bar that opens at each moment of `since` or later closes, `datetime64[us]` in UTC.
+
+    Errors as in `sessions`.
+    """
+    if not len(since):
+        return since
+    newest = to_moment(since.max())
+    known = _covering(calendar, newest, newest)
+    first, last = (
+        np.searchsorted(known.closes, since.min(), "right"),
+        np.searchsorted(known.opens, since.max()),
+    )
+    known = known.where(slice(int(first), int(last) + 1))  # with the session after the newest moment
+    if interval.is_daily:
+        closes: Instants = known.closes[np.searchsorted(known.opens, since)]
+        return closes
+    starts, ends = _segments(known)
+    step, none = np.timedelta64(interval.seconds, "s"), np.timedelta64(0, "us")
+    at = np.searchsorted(ends, since, "right")
+    opens = starts[at] - (np.minimum(starts[at] - since, none) // step) * step
+    at += opens >= ends[at]  # nothing more opens there
+    return np.minimum(np.maximum(opens, starts[at]) + step, ends[at])
+
+
 def _intraday_opens(known: Sessions, step: np.timedelta64) -> Instants:
     starts, ends = _segments(known)
     counts = -((starts - ends) // step)  # rounded up: the last bar may be cut by the close

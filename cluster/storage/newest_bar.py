@@ -1,11 +1,14 @@
-"""The newest bar of a symbol over all intervals."""
+"""The newest bars of symbols: of one over all intervals, or how far many are stored."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from typing import NamedTuple
 
 from cluster.market.intervals import Interval
+from cluster.storage.bar_windows import candle_table
 from cluster.storage.database import Database
 
 # One look at the end of the index for each interval.
@@ -20,6 +23,18 @@ _STATEMENTS = tuple(
     (_NEWEST.format(table=table), [str(each) for each in Interval if each.is_daily == daily])
     for table, daily in (("candles_intraday", False), ("candles_daily", True))
 )
+# One look at the end of the index for each symbol. A bar that is not final has still to come.
+_REACHED = """
+SELECT symbol, newest.ts IS NOT NULL AS is_given, coalesce(
+    CASE WHEN newest.is_final THEN newest.ts + interval '1 microsecond' ELSE newest.ts END, created_at
+) AS until
+FROM symbol_universe
+LEFT JOIN LATERAL (
+    SELECT ts, is_final FROM {table} AS bar
+    WHERE bar.symbol = symbol_universe.symbol AND bar.interval = $1 ORDER BY ts DESC LIMIT 1
+) AS newest ON true
+WHERE symbol = ANY($2::text[])
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +49,23 @@ class NewestBar:
     is_final: bool
     ingested_at: datetime
     """When its values were last written."""
+
+
+class Reached(NamedTuple):
+    """How far a symbol is stored."""
+
+    symbol: str
+    is_given: bool
+    """Whether there is any bar of it."""
+    until: datetime
+    """No final bar opens at this moment or later. Without any bar: since when the symbol is known."""
+
+
+async def reached(database: Database, interval: Interval, symbols: Sequence[str]) -> list[Reached]:
+    """How far each of `symbols` is stored; those that are not in the universe are left out."""
+    async with database.connection() as connection:
+        rows = await connection.fetch(_REACHED.format(table=candle_table(interval)), interval, symbols)
+    return [Reached(*row) for row in rows]
 
 
 async def of_each_interval(database: Database, symbol: str) -> list[NewestBar]:

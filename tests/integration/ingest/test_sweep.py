@@ -217,8 +217,6 @@ async def test_a_symbol_that_fails_stops_no_other_and_goes_to_the_next_provider(
     first.down, second.down = {"SYN0001", "SYN0002"}, {"SYN0001"}
     found = await look(sweeper(database, clock, first, second), clock)
     assert (found.failed, found.bars) == (1, 18)
-    assert found.lag_p99_s is not None
-    assert found.lag_p99_s > 400  # of the one that nobody gave
     assert await stored(database, "SYN0001") == []
     assert (await stored(database, "SYN0002"))[-1] == ("11:59", "b", True, 0)
     assert (await stored(database, "SYN0003"))[-1] == ("11:59", "a", True, 0)
@@ -286,6 +284,45 @@ async def test_an_outage_is_made_up_for_when_it_is_over(database: Database, cloc
     assert [each.failed for each in results] == [0, 1, 1, 1, 0, 0]
     assert [each.bars for each in results] == [9, 0, 0, 0, 4, 1]
     assert [each.lag_p99_s for each in results] == [0.5, 0.5, 60.5, 120.5, 0.5, 0.5]
+
+
+async def test_a_lag_of_hours_is_told_in_hours_also_by_a_collector_that_has_just_started(
+    database: Database, clock: FakeClock
+) -> None:
+    await watch(database, "SYN0001")
+    provider = Named("a", clock)
+    one = sweeper(database, clock, provider)
+    await look(one, clock)
+    provider.down = {"*"}
+    clock.advance(5 * 3_600.0)
+    for again in (one, one, sweeper(database, clock, provider)):
+        assert (await look(again, clock)).lag_p99_s == 17_940.5  # the bar of 12:00 closed at 12:01
+    assert (await look(sweeper(database, clock), clock)).lag_p99_s == 17_940.5  # nobody gives it any more
+    provider.down = set()
+    assert (await look(one, clock)).lag_p99_s == 0.5
+    provider.down = {"*"}
+    clock.advance(3_600.0)
+    assert (await look(one, clock)).lag_p99_s == 3_540.5  # of the new outage only
+
+
+async def test_a_symbol_of_which_nothing_was_ever_collected_is_behind_since_it_is_known(
+    database: Database, clock: FakeClock
+) -> None:
+    await watch(database, "SYN0001")
+    provider = Named("a", clock)
+    provider.down = {"*"}
+    await database.pool.execute("UPDATE symbol_universe SET created_at = $1", at(-90, 20))
+    found = await look(sweeper(database, clock, provider), clock)
+    assert (found.failed, found.lag_p50_s) == (1, 5_280.5)  # 10:31 was the first bar, and closed at 10:32
+    unserved = await look(sweeper(database, clock), clock)
+    assert (unserved.unserved, unserved.lag_p50_s) == (1, None)  # nobody could ever give it
+    await database.pool.execute("UPDATE symbol_universe SET created_at = $1", at(0))
+    assert (await look(sweeper(database, clock, provider), clock)).lag_p50_s is None  # nothing was due yet
+
+
+async def test_a_tier_without_symbols_has_no_lag(database: Database, clock: FakeClock) -> None:
+    found = await look(sweeper(database, clock, Named("a", clock)), clock)
+    assert (found.symbols, found.lag_p50_s, found.lag_p99_s) == (0, None, None)
 
 
 async def test_a_session_keeps_the_source_that_it_began_with(database: Database, clock: FakeClock) -> None:

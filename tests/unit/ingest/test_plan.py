@@ -96,8 +96,9 @@ def test_nothing_is_asked_for_while_a_market_is_closed_and_collected() -> None:
     assert asks(closed, full, NEVER, now, 60.0, wants_running=True) == []
 
 
-def lag(before: list[int], after: list[int]) -> float | None:
-    seconds, news = lags_s(SLOTS, stored(before), stored(after), NOW, 0.0)
+def lag(before: list[int], after: list[int], lacking_since: str = "NaT") -> float | None:
+    since = np.array([lacking_since], "datetime64[us]")
+    seconds, news = lags_s(SLOTS, stored(before), stored(after), since, NOW, 0.0)
     return float(seconds[0]) if news[0] else None
 
 
@@ -109,7 +110,14 @@ def test_the_lag_of_a_bar_is_counted_from_its_close() -> None:
 def test_a_symbol_that_lacks_bars_is_behind_since_the_close_of_the_first() -> None:
     behind = [FINAL] * 6 + [MISSING] * 4
     assert lag(behind, behind) == 120.5  # 11:57 closed at 11:58
-    assert lag(NONE, NONE) == 480.5
+
+
+def test_a_symbol_without_recent_bars_is_behind_since_the_first_that_it_lacks_however_long_ago() -> None:
+    assert lag(NONE, NONE, "2025-10-08T09:00") == 10_800.5
+    assert lag(NONE, NONE, "2025-10-08T12:00") == 0.5
+    assert lag(NONE, NONE, "2025-10-08T12:01") is None  # it lacks nothing yet
+    assert lag(NONE, NONE) is None
+    assert lag(NONE, ALL, "2025-10-08T09:00") == 0.5  # that was made up for; the hole is the gap finder's
 
 
 def test_a_hole_that_was_passed_is_no_lag() -> None:

@@ -32,7 +32,9 @@ def no_overrides() -> Iterator[None]:
     calendars.install_overrides([])
 
 
-@pytest.mark.parametrize(("year", "count", "minutes"), [(2024, 252, 97_740), (2025, 250, 96_960)])
+@pytest.mark.parametrize(
+    ("year", "count", "minutes"), [(2024, 252, 97_740), (2025, 250, 96_960), (2026, 251, 97_530)]
+)
 def test_a_year_of_new_york_has_its_sessions_and_minutes(year: int, count: int, minutes: int) -> None:
     start, end = utc(f"{year}-01-01"), utc(f"{year + 1}-01-01")
     assert len(calendars.sessions("XNYS", start, end)) == count
@@ -42,14 +44,21 @@ def test_a_year_of_new_york_has_its_sessions_and_minutes(year: int, count: int, 
 @pytest.mark.parametrize(
     ("day", "minutes"),
     [
-        ("2024-11-29", 210),  # the day after Thanksgiving
+        ("2023-07-03", 210),
+        ("2023-11-24", 210),  # the day after Thanksgiving
+        ("2024-07-03", 210),
+        ("2024-11-29", 210),
         ("2024-12-24", 210),
         ("2025-07-03", 210),
         ("2025-11-28", 210),
+        ("2025-12-24", 210),
+        ("2026-11-27", 210),
+        ("2026-12-24", 210),
         ("2026-07-02", 390),  # the 3rd is the holiday, so this is a full day
         ("2025-01-09", 0),  # day of mourning
         ("2018-12-05", 0),  # day of mourning
         ("2012-10-29", 0),  # hurricane
+        ("2012-10-30", 0),
         ("2025-01-11", 0),  # Saturday
         ("2025-01-10", 390),
     ],
@@ -65,6 +74,13 @@ def test_special_days_have_the_minutes_of_their_real_session(day: str, minutes: 
         ("XNYS", "2025-03-10", "2025-03-10T13:30"),  # New York changed its clocks on the 9th
         ("XLON", "2025-03-10", "2025-03-10T08:00"),
         ("XLON", "2025-03-31", "2025-03-31T07:00"),  # London three weeks later
+        ("XLON", "2025-10-24", "2025-10-24T07:00"),
+        ("XLON", "2025-10-27", "2025-10-27T08:00"),
+        ("XNYS", "2025-10-31", "2025-10-31T13:30"),
+        ("XNYS", "2025-11-03", "2025-11-03T14:30"),
+        ("XASX", "2025-01-06", "2025-01-06T23:00"),  # in summer on the day before, in UTC
+        ("XASX", "2025-07-08", "2025-07-08T00:00"),
+        ("XNYS", "1990-01-02", "1990-01-02T14:30"),  # long before what the library covers by itself
     ],
 )
 def test_a_daily_bar_opens_with_its_session_on_both_sides_of_a_clock_change(
@@ -225,3 +241,23 @@ def test_a_session_is_that_of_the_exchange() -> None:
     assert session_of("XNYS", at(20)) == (at(20), at(20))  # closed
     assert session_of("XASX", at(1)) == (at(23) - day, at(5))  # Sydney opened the day before by UTC
     assert session_of("24/7", at(14)) == (at(0), at(0) + day)
+
+
+@pytest.mark.parametrize(
+    ("calendar", "interval", "since", "close"),
+    [
+        ("XNYS", Interval.M1, "2025-11-28T14:30", "2025-11-28T14:31"),
+        ("XNYS", Interval.M1, "2025-11-28T14:30:00.000001", "2025-11-28T14:32"),
+        ("XNYS", Interval.M1, "2025-11-28T18:00", "2025-12-01T14:31"),  # a half day, then a weekend
+        ("XNYS", Interval.H1, "2025-11-28T17:00", "2025-11-28T18:00"),  # cut by the close
+        ("XNYS", Interval.H1, "2025-11-27T15:00", "2025-11-28T15:30"),  # Thanksgiving
+        ("XNYS", Interval.D1, "2025-11-28T14:30:00.000001", "2025-12-01T21:00"),
+        ("XHKG", Interval.M1, "2025-10-08T04:00", "2025-10-08T05:01"),  # lunch
+        ("24/7", Interval.M1, "2025-10-08T23:59:30", "2025-10-09T00:01"),
+    ],
+)
+def test_the_first_bar_from_a_moment_on_closes_when_its_exchange_has_traded(
+    calendar: str, interval: Interval, since: str, close: str
+) -> None:
+    moments = np.array([since, "2025-01-02T12:00"], "datetime64[us]")
+    assert calendars.first_closes(calendar, interval, moments)[0] == np.datetime64(close)
