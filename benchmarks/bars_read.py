@@ -17,7 +17,7 @@ from benchmarks.million_bars import (
     Outcome,
     arriving,
     private_server,
-    report,
+    report_rates,
     seconds,
     write_ours,
 )
@@ -68,4 +68,4 @@ async def measure() -> Outcome:
 
 
 if __name__ == "__main__":
-    report(measure)
+    report_rates(measure)

@@ -8,7 +8,7 @@ from benchmarks.million_bars import (
     arriving,
     empty,
     private_server,
-    report,
+    report_rates,
     seconds,
     write_ours,
 )
@@ -34,4 +34,4 @@ async def measure() -> Outcome:
 
 
 if __name__ == "__main__":
-    report(measure)
+    report_rates(measure)

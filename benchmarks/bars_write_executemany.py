@@ -14,7 +14,7 @@ from benchmarks.million_bars import (
     arriving,
     empty,
     private_server,
-    report,
+    report_rates,
     seconds,
     write_ours,
 )
@@ -63,4 +63,4 @@ async def measure() -> Outcome:
 
 
 if __name__ == "__main__":
-    report(measure)
+    report_rates(measure)

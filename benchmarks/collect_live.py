@@ -19,6 +19,7 @@ import numpy as np
 
 from benchmarks.idle_memory import kind, processes
 from benchmarks.instance import finsight, fresh_home
+from benchmarks.report import report
 
 GOAL_S = 10.0
 SYMBOLS = 5_000
@@ -58,7 +59,7 @@ def main() -> None:
         home = Path(environment["FINSIGHT_HOME"])
         dsn = json.loads((home / "run" / "endpoints.json").read_text())["database_url"]
         measured = asyncio.run(measure(dsn, home, minutes))
-    print(json.dumps(line(measured, minutes)))
+    tell(measured, minutes)
 
 
 async def measure(dsn: str, home: Path, minutes: int) -> Measured:
@@ -99,22 +100,21 @@ def memory_mb(home: Path) -> dict[str, float]:
     return used
 
 
-def line(measured: Measured, minutes: int) -> dict[str, object]:
-    """The result in the form that all benchmarks have."""
+def tell(measured: Measured, minutes: int) -> None:
+    """Print the line."""
     p50_s, p99_s = np.percentile(measured.lags_s, [50, 99])
     first, last = measured.memory_mb[0], measured.memory_mb[-1]
-    return {
-        "bench": "collect_live",
-        "ours": round(float(p99_s), 2),
-        "theirs": GOAL_S,
-        "unit": "s",
-        "ratio": round(float(p99_s) / GOAL_S, 3),
-        "goal": 1.0,
-        "better": "lower",
-        "note": f"bound, not a peer; 99th percentile from close to visible of {SYMBOLS} symbols over "
+    report(
+        "collect_live",
+        float(p99_s),
+        GOAL_S,
+        "s",
+        digits=2,
+        better="lower",
+        note=f"bound, not a peer; 99th percentile from close to visible of {SYMBOLS} symbols over "
         f"{minutes} minutes, median {p50_s:.2f}, missing {measured.lost}; PSS in MB after the first and last "
         f"minute: all {total(first)} {total(last)}, {parts(first, last)}",
-    }
+    )
 
 
 def total(used: Mapping[str, float]) -> int:

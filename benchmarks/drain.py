@@ -7,11 +7,11 @@ into a durable PostgreSQL, with the shipped settings. The clock runs from the re
 from __future__ import annotations
 
 import asyncio
-import json
 import statistics
 import time
 
 from benchmarks.outage import add_universe, queue_all, seconds_until_done, system, yesterday
+from benchmarks.report import report
 from cluster.storage.backfill_merge import Span
 
 ROUNDS = 3
@@ -36,17 +36,16 @@ async def main() -> None:
             if stored != BARS:
                 raise SystemExit(f"{stored} of {BARS} bars are stored")
     ours = statistics.median(took_s)
-    print(json.dumps({
-        "bench": "drain",
-        "ours": round(ours, 2),
-        "theirs": GOAL_S,
-        "unit": "s",
-        "ratio": round(ours / GOAL_S, 3),
-        "goal": 1.0,
-        "better": "lower",
-        "note": f"bound: {GOAL_S:g} s for {BARS} bars of {len(SYMBOLS)} symbols, {BARS / ours:.0f} bars/s; "
-                f"one worker, one gateway, synthetic provider; median of {ROUNDS} rounds",
-    }))  # fmt: skip
+    report(
+        "drain",
+        ours,
+        GOAL_S,
+        "s",
+        digits=2,
+        better="lower",
+        note=f"bound: {GOAL_S:g} s for {BARS} bars of {len(SYMBOLS)} symbols, {BARS / ours:.0f} bars/s; "
+        f"one worker, one gateway, synthetic provider; median of {ROUNDS} rounds",
+    )
 
 
 if __name__ == "__main__":

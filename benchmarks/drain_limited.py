@@ -10,10 +10,10 @@ pairs counts, so that no single commit decides.
 from __future__ import annotations
 
 import asyncio
-import json
 from statistics import fmean
 
 from benchmarks.outage import PROVIDER, add_universe, queue_all, seconds_until_done, system, yesterday
+from benchmarks.report import report
 from cluster.storage.backfill_merge import Span
 
 LIMIT, WINDOW_S = 20, 1.0
@@ -38,17 +38,17 @@ async def main() -> None:
     allowed, counted = LIMIT / WINDOW_S, CALLS - UNCOUNTED
     apart = zip(ends[UNCOUNTED - LIMIT : UNCOUNTED], ends[-LIMIT:], strict=True)
     rate = counted / fmean(late - early for early, late in apart)
-    print(json.dumps({
-        "bench": "drain_limited",
-        "ours": round(rate, 2),
-        "theirs": allowed,
-        "unit": "calls/s",
-        "ratio": round(rate / allowed, 3),
-        "goal": GOAL,
-        "better": "higher",
-        "note": f"bound: {LIMIT} calls in any {WINDOW_S:g} s; {counted} calls after the first {UNCOUNTED}; "
-                f"provider {PROVIDER}, one worker, one gateway",
-    }))  # fmt: skip
+    report(
+        "drain_limited",
+        rate,
+        allowed,
+        "calls/s",
+        digits=2,
+        better="higher",
+        goal=GOAL,
+        note=f"bound: {LIMIT} calls in any {WINDOW_S:g} s; {counted} calls after the first {UNCOUNTED}; "
+        f"provider {PROVIDER}, one worker, one gateway",
+    )
 
 
 if __name__ == "__main__":

@@ -11,7 +11,6 @@ against a peer that does the same.
 
 from __future__ import annotations
 
-import json
 import statistics
 import time
 from collections.abc import Callable
@@ -22,6 +21,7 @@ import talib
 from numpy.typing import NDArray
 from scipy.signal import lfilter
 
+from benchmarks.report import report
 from training.features import NAMES, compute
 from training.features.wavelets import HIGH, LEVELS, LOW, transform
 
@@ -121,11 +121,11 @@ def main() -> None:
     }
     rounds = [[seconds(call) for call in timed.values()] for _ in range(ROUNDS + 2)][2:]
     took = dict(zip(timed, map(statistics.median, zip(*rounds, strict=True)), strict=True))
-    print(json.dumps(report(took)))
+    tell(took)
 
 
-def report(took: dict[str, float]) -> dict[str, object]:
-    """Put the medians, in seconds, into the line of a benchmark."""
+def tell(took: dict[str, float]) -> None:
+    """Print the line of the medians, in seconds."""
     ours, theirs = took["ours"], took["indicators"] + took["filters"]
     same_filters = ours / (took["indicators"] + took["own filters"])
     note = (
@@ -134,16 +134,7 @@ def report(took: dict[str, float]) -> dict[str, object]:
         f"ratio {same_filters:.2f} if the peer's filters are the interleaved ones of ours; "
         f"{ours:.3f} s is {'under' if ours < GOAL_S else 'OVER'} the bound of {GOAL_S} s"
     )
-    return {
-        "bench": "features",
-        "ours": round(ours, 5),
-        "theirs": round(theirs, 5),
-        "unit": "s",
-        "ratio": round(ours / theirs, 3),
-        "goal": GOAL_RATIO,
-        "better": "lower",
-        "note": note,
-    }
+    report("features", ours, theirs, "s", digits=5, better="lower", goal=GOAL_RATIO, note=note)
 
 
 if __name__ == "__main__":

@@ -5,7 +5,6 @@ PSS counts a page that n processes share as 1/n in each, so the sum is what the 
 
 from __future__ import annotations
 
-import json
 import time
 from collections import defaultdict
 from collections.abc import Iterator
@@ -14,6 +13,7 @@ from pathlib import Path
 import psutil
 
 from benchmarks.instance import finsight, fresh_home
+from benchmarks.report import report
 from cluster.local.instance import Instance
 
 GOAL_GB = 3.0
@@ -43,17 +43,8 @@ def main() -> None:
             used_gb[kind(process)] += process.memory_full_info().pss / 1e9
     total_gb = sum(used_gb.values())
     parts = ", ".join(f"{name} {gb:.2f}" for name, gb in sorted(used_gb.items(), key=lambda each: -each[1]))
-    line = {
-        "bench": "idle_memory",
-        "ours": round(total_gb, 2),
-        "theirs": GOAL_GB,
-        "unit": "GB",
-        "ratio": round(total_gb / GOAL_GB, 3),
-        "goal": 1.0,
-        "better": "lower",
-        "note": f"bound, not a peer; PSS {IDLE_S:g} s after a first start; GB: {parts}",
-    }
-    print(json.dumps(line))
+    note = f"bound, not a peer; PSS {IDLE_S:g} s after a first start; GB: {parts}"
+    report("idle_memory", total_gb, GOAL_GB, "GB", digits=2, better="lower", note=note)
 
 
 def processes(home: Path) -> Iterator[psutil.Process]:

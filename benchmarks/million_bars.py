@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import shutil
 import statistics
 import tempfile
@@ -17,6 +16,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from benchmarks.report import report
 from cluster.market.bars import BAR_SCHEMA
 from cluster.storage import bars
 from cluster.storage.bars import WriteResult
@@ -121,18 +121,17 @@ class Outcome:
     note: str
 
 
-def report(measure: Callable[[], Coroutine[Any, Any, Outcome]]) -> None:
+def report_rates(measure: Callable[[], Coroutine[Any, Any, Outcome]]) -> None:
     """Run a benchmark and print its line."""
     outcome = asyncio.run(measure())
     ours, theirs = statistics.median(outcome.ours), statistics.median(outcome.theirs)
-    line = {
-        "bench": outcome.bench,
-        "ours": round(ours),
-        "theirs": round(theirs),
-        "unit": "bars/s",
-        "ratio": round(ours / theirs, 3),
-        "goal": outcome.goal,
-        "better": "higher",
-        "note": outcome.note,
-    }
-    print(json.dumps(line))
+    report(
+        outcome.bench,
+        ours,
+        theirs,
+        "bars/s",
+        digits=None,
+        better="higher",
+        goal=outcome.goal,
+        note=outcome.note,
+    )

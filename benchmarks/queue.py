@@ -12,7 +12,7 @@ pgqueuer: https://github.com/janbjorge/pgqueuer, procrastinate: https://github.c
 from __future__ import annotations
 
 import asyncio
-import json
+import os
 import statistics
 import subprocess
 import sys
@@ -21,12 +21,14 @@ from collections.abc import Awaitable, Callable, Mapping
 from datetime import UTC, datetime, timedelta
 
 from benchmarks.million_bars import private_server
+from benchmarks.report import report
 from cluster.backfill.group_commit import Filled, GroupCommit
 from cluster.backfill.pool import Pool
 from cluster.backfill.worker import Result
 from cluster.clock import SystemClock
 from cluster.market.bars import BAR_SCHEMA
 from cluster.market.intervals import Interval
+from cluster.redaction import redact
 from cluster.storage.backfill_enqueue import Wanted
 from cluster.storage.backfill_jobs import BackfillQueue
 from cluster.storage.backfill_merge import Span
@@ -192,8 +194,18 @@ SIDES: Mapping[str, Callable[[str], Awaitable[float]]] = {
 
 def measured(side: str, dsn: str) -> float:
     """Jobs per second of `side`, in a process of its own."""
-    command = [sys.executable, "-m", "benchmarks.queue", side, dsn]
-    done = subprocess.run(command, stdout=subprocess.PIPE, check=True, timeout=_TIMEOUT_S)
+    command = [sys.executable, "-m", "benchmarks.queue", side]
+    # The DSN holds a password: it goes by the environment, which no traceback and no list of processes shows.
+    environment = {**os.environ, "DATABASE_URL": dsn}
+    try:
+        done = subprocess.run(
+            command, check=False, env=environment, capture_output=True, text=True, timeout=_TIMEOUT_S
+        )
+    except subprocess.TimeoutExpired:
+        raise SystemExit(f"{side} has not done its jobs after {_TIMEOUT_S:g} s") from None
+    if done.returncode:
+        said = done.stderr.strip().splitlines() or ["no message"]
+        raise SystemExit(f"{side} failed with exit status {done.returncode}: {redact(said[-1])}")
     return float(done.stdout)
 
 
@@ -209,21 +221,21 @@ async def main() -> None:
     medians = {side: statistics.median(rate) for side, rate in rates.items()}
     best = max(("pgqueuer", "procrastinate"), key=medians.__getitem__)
     told = ", ".join(f"{side} {medians[side]:.0f}" for side in ("pgqueuer", "procrastinate"))
-    print(json.dumps({
-        "bench": "queue",
-        "ours": round(medians["ours"]),
-        "theirs": round(medians[best]),
-        "unit": "jobs/s",
-        "ratio": round(medians["ours"] / medians[best], 3),
-        "goal": GOAL,
-        "better": "higher",
-        "note": f"peer: the faster of {told} jobs/s; {WORKERS} workers in one process, batch {BATCH}, "
-                f"{AT_ONCE} jobs at once each; ours fenced, with history; medians of {ROUNDS} rounds in turn",
-    }))  # fmt: skip
+    report(
+        "queue",
+        medians["ours"],
+        medians[best],
+        "jobs/s",
+        digits=None,
+        better="higher",
+        goal=GOAL,
+        note=f"peer: the faster of {told} jobs/s; {WORKERS} workers in one process, batch {BATCH}, "
+        f"{AT_ONCE} jobs at once each; ours fenced, with history; medians of {ROUNDS} rounds in turn",
+    )
 
 
 if __name__ == "__main__":
     if len(sys.argv) == 1:
         asyncio.run(main())
     else:
-        print(asyncio.run(SIDES[sys.argv[1]](sys.argv[2])))  # type: ignore[arg-type]
+        print(asyncio.run(SIDES[sys.argv[1]](os.environ["DATABASE_URL"])))  # type: ignore[arg-type]

@@ -6,10 +6,10 @@ steps in the background overlap with others.
 
 from __future__ import annotations
 
-import json
 import time
 
 from benchmarks.instance import finsight, fresh_home
+from benchmarks.report import report
 
 GOAL_S = 90.0
 
@@ -23,17 +23,8 @@ def main() -> None:
     if ready["prediction"] is None:
         raise SystemExit("no prediction was served")
     steps = ", ".join(f"{name} {seconds:g}" for name, seconds in ready["seconds"].items())
-    line = {
-        "bench": "up",
-        "ours": round(took_s, 1),
-        "theirs": GOAL_S,
-        "unit": "s",
-        "ratio": round(took_s / GOAL_S, 3),
-        "goal": 1.0,
-        "better": "lower",
-        "note": f"bound, not a peer; one cold start of the whole process; seconds: {steps}",
-    }
-    print(json.dumps(line))
+    note = f"bound, not a peer; one cold start of the whole process; seconds: {steps}"
+    report("up", took_s, GOAL_S, "s", digits=1, better="lower", note=note)
 
 
 if __name__ == "__main__":
