@@ -76,10 +76,12 @@ async def private_server() -> AsyncIterator[Database]:
         dsn = await asyncio.to_thread(server.start)
         await asyncio.to_thread(migrate, dsn)
         database = await Database.open(dsn, statement_timeout_s=600)
-        await database.pool.execute(PEER_TABLE)
-        await _require_durable(database)
-        yield database
-        await database.close()
+        try:
+            await database.pool.execute(PEER_TABLE)
+            await _require_durable(database)
+            yield database
+        finally:
+            await database.close()
     finally:
         await asyncio.to_thread(server.stop)
         shutil.rmtree(home, ignore_errors=True)
