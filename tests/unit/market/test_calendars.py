@@ -104,6 +104,11 @@ def test_no_bar_opens_in_the_lunch_break_of_tokyo() -> None:
     ]
 
 
+@pytest.mark.parametrize("calendar", ["XTKS", "XHKG"])
+def test_a_day_with_a_lunch_break_has_330_minutes(calendar: str) -> None:
+    assert len(labels(calendar, Interval.M1, "2025-12-01T00:00", "2025-12-01T12:00")) == 330
+
+
 def test_a_market_that_never_closes_expects_every_minute() -> None:
     assert len(labels("24/7", Interval.M1, "2024-02-29", "2024-03-01")) == 1_440
     assert labels("24/7", Interval.D1, "2024-02-28", "2024-03-02") == [
