@@ -130,8 +130,7 @@ class Router:
 
         Raises what `hopeful` says when all fail. Nobody is asked in vain: see `worth_asking`.
         """
-        # A provider that is no more configured cannot go on for ever.
-        rule = self._rule if want.began_with in self._sources else "announce"
+        rule = self._rule_for(want.began_with)
         told = await self.standings()
         errors: list[Exception] = [one for one in told.values() if isinstance(one, ProviderDown)]
         standings = [one for one in told.values() if isinstance(one, Standing)]
@@ -163,6 +162,14 @@ class Router:
                 raise part
             raise hopeful(want, errors, self._clock.now())
         return empty
+
+    def is_bound(self, began_with: str, source: str) -> bool:
+        """Whether a session that `began_with` must not go on with `source`."""
+        return began_with != source and self._rule_for(began_with) == "never"
+
+    def _rule_for(self, began_with: str | None) -> Rule:
+        """A provider that is no more configured cannot go on for ever."""
+        return self._rule if began_with in self._sources else "announce"
 
     async def standings(self) -> Mapping[str, Standing | ProviderDown]:
         """How every provider stands, or why that cannot be told; not older than `fresh_s`.

@@ -8,6 +8,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
+from cluster import metrics
 from cluster.backfill.route import Route
 from cluster.backfill.worker import Worker
 from cluster.clock import FakeClock
@@ -71,6 +72,10 @@ async def begin_with(database: Database, source: str, before: timedelta) -> None
         await stored_bars.write(connection, table("BTC-USD", source, T - before, 2))
 
 
+def source_changes(before: str, after: str) -> float:
+    return metrics.source_changes_total.labels(before, after)._value.get()  # type: ignore[no-any-return]
+
+
 @pytest.mark.postgres
 async def test_a_session_goes_on_with_the_source_of_its_first_bars(
     database: Database, queue: BackfillQueue
@@ -103,3 +108,32 @@ async def test_by_the_rule_never_the_job_waits_for_the_source_of_its_session(
     await begin_with(database, "second", timedelta(hours=5))
     sources = {"first": Source("first"), "second": Source("second", down=True)}
     assert await sources_after(database, queue, sources, "never") == ("retried", ["second"] * 2)
+
+
+@pytest.mark.postgres
+@pytest.mark.parametrize(
+    ("rule", "tomorrow"), [("never", ["second"] * 2), ("announce", ["second"] * 2 + ["first"] * 3)]
+)
+async def test_by_the_rule_never_a_job_leaves_its_later_sessions_to_who_began_them(
+    database: Database, queue: BackfillQueue, rule: Rule, tomorrow: list[str]
+) -> None:
+    midnight = T.replace(hour=0) + timedelta(days=1)
+    await universe.add(database, Instrument("BTC-USD", "BINANCE", "crypto", "24/7"))
+    async with database.transaction() as connection:
+        for source, begins in (("first", T), ("second", midnight)):
+            await stored_bars.write(connection, table("BTC-USD", source, begins, 2))
+    await queue.enqueue("BTC-USD", M1, midnight - timedelta(minutes=5), midnight + timedelta(minutes=5))
+    (lease,) = await queue.claim("w", 1)
+    sources = {"first": Source("first"), "second": Source("second", down=True)}
+    clock, from_ = FakeClock(NOW + timedelta(days=1)), midnight - timedelta(minutes=5)
+    route = Route(database, Router(sources, clock, rule))
+    before = source_changes("second", "first")
+    assert await Worker(queue, sources, every_minute, clock, route).run(lease) == "done"
+    sql = "SELECT ts, source FROM candles_intraday WHERE ts >= $1 ORDER BY ts"
+    rows = await database.pool.fetch(sql, from_)
+    assert [row["source"] for row in rows if row["ts"] < midnight] == ["first"] * 5
+    assert [row["source"] for row in rows if row["ts"] >= midnight] == tomorrow
+    holes = await database.pool.fetch("SELECT start_ts, end_ts, cause FROM known_gaps")
+    rejected = (midnight, midnight + timedelta(minutes=5), "rejected")
+    assert [tuple(hole) for hole in holes] == ([rejected] if rule == "never" else [])
+    assert source_changes("second", "first") - before == (0 if rule == "never" else 1)
