@@ -187,14 +187,16 @@ class _Scan:
     async def run(self) -> Scanned:
         """Everything of the symbols that are due for it, then what is new of the others."""
         connection, interval = self._connection, self._interval
-        async with connection.transaction():
-            await gap_state.forget(connection, interval, self._tiers)
-            await gap_state.give_up(connection, interval, await self._given_up())
-            if truncated := [each for each in await gap_state.dirty(connection, interval) if _is_all(each)]:
+        await gap_state.give_up(connection, interval, await self._given_up())
+        dirty = await gap_state.dirty(connection, interval)
+        if truncated := [each for each in dirty if _is_all(each)]:
+            async with connection.transaction():
                 await gap_state.compare_all(connection, interval)
                 await gap_state.cleaned(connection, truncated)
         full_since = self._now - timedelta(seconds=self._rules.full_s)
-        groups = await gap_state.groups(connection, interval, self._tiers, full_since)
+        groups, unwatched = await gap_state.groups(connection, interval, self._tiers, full_since)
+        if unwatched:
+            await gap_state.forget(connection, interval, unwatched)
         whole = 0
         done: list[Ledger] = []
         for group in groups:
@@ -206,7 +208,10 @@ class _Scan:
                         log.warning("not_scanned", interval=str(interval), reason=str(error))
                         continue
                     done, whole = done + ledgers, whole + compared
-        done += await self._compare_new([group for group in groups if group.scanned_to is not None])
+        done += await self._compare_new(
+            [group for group in groups if group.scanned_to is not None],
+            [each for each in dirty if not _is_all(each)],
+        )
         scanned = Scanned(
             compared_all=whole,
             compared_new=sum(len(group.symbols) for group in groups if group.scanned_to is not None),
@@ -272,11 +277,9 @@ class _Scan:
         joined = {symbol: np.concatenate(some) for symbol, some in found.items()}
         return {symbol: some for symbol, some in joined.items() if len(some)}
 
-    async def _compare_new(self, groups: Sequence[Group]) -> list[Ledger]:
+    async def _compare_new(self, groups: Sequence[Group], dirty: Sequence[Dirty]) -> list[Ledger]:
         connection, interval = self._connection, self._interval
         async with connection.transaction():
-            dirty = await gap_state.dirty(connection, interval)
-            dirty = [each for each in dirty if not _is_all(each)]
             if any(each.calendar for each in dirty):
                 await calendar_overrides.refresh(self._database, fresh_s=0)  # at least as young as `dirty`
             arrived = await gap_state.arrived(connection, interval)
@@ -287,6 +290,8 @@ class _Scan:
             for symbol, mark in marks.items():
                 looks.setdefault(symbol, [_Looked(mark.calendar, None, 0, _NONE, _NEVER)])
             done = await self._settle(looks)
+            if not (done or dirty):  # what a crash of the server forgets is only compared once more
+                await gap_state.commit_lazily(connection)
             for each in dirty:
                 if each.calendar:
                     await self._drop_jobs(each.calendar, each.span)

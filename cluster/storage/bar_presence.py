@@ -36,6 +36,17 @@ WITH present AS (
     FROM {expected} GROUP BY 1, 2)
 SELECT symbol, array_agg(word) AS words, array_agg(bits) AS bits FROM present GROUP BY symbol
 """
+# A few bars of each symbol, as a scan finds them new: one look into the index for each, without a plan.
+_FEW = 4
+_LACKING = """
+SELECT symbol, array_agg(place - 1 ORDER BY place) AS places
+FROM unnest($1::text[]) AS one (symbol) CROSS JOIN unnest($3::timestamptz[]) WITH ORDINALITY AS of (ts, place)
+WHERE NOT EXISTS (
+    SELECT FROM {table} AS bar
+    WHERE bar.symbol = one.symbol AND bar.interval = $2 AND bar.ts = of.ts AND is_final
+      AND bar.ts >= $4 AND bar.ts <= $5)
+GROUP BY symbol
+"""
 # Each minute matches a bar of every symbol. The planner, which cannot know how many those are, must not sort
 # the bars for a merge, nor look up each minute by itself; nor take the plan of a minute for that of a month.
 _PLAN = """
@@ -54,10 +65,14 @@ async def missing(
     """
     if not len(expected) or not symbols:
         return {}
-    await connection.execute(_PLAN)
-    expected_bars = _EXPECTED.format(table=candle_table(interval))
+    table = candle_table(interval)
     moments = await asyncio.to_thread(lambda: [to_moment(open_) for open_ in expected])
     range_ = interval, moments, moments[0], moments[-1]
+    if len(expected) <= _FEW:
+        rows = await connection.fetch(_LACKING.format(table=table), symbols, *range_)
+        return {row["symbol"]: gaps.runs(np.isin(np.arange(len(expected)), row["places"])) for row in rows}
+    await connection.execute(_PLAN)
+    expected_bars = _EXPECTED.format(table=table)
     rows = await connection.fetch(_WHOLE.format(expected=expected_bars), symbols, *range_, len(expected))
     whole = {row["symbol"] for row in rows}
     if not (others := [symbol for symbol in symbols if symbol not in whole]):

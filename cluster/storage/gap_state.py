@@ -21,23 +21,24 @@ _TRY_LOCK = "SELECT pg_try_advisory_lock($1, hashtext($2))"
 _UNLOCK = "SELECT pg_advisory_unlock($1, hashtext($2))"
 
 _FORGET = """
-WITH unwatched AS (
-    DELETE FROM gap_watermarks AS w WHERE interval = $1 AND NOT EXISTS (
-        SELECT FROM symbol_universe AS u WHERE u.symbol = w.symbol AND active AND tier = ANY($2::text[]))
-    RETURNING symbol)
-DELETE FROM gaps WHERE interval = $1 AND symbol IN (SELECT symbol FROM unwatched)
+WITH unwatched AS (DELETE FROM gap_watermarks WHERE interval = $1 AND symbol = ANY($2::text[]))
+DELETE FROM gaps WHERE interval = $1 AND symbol = ANY($2::text[])
 """
 _FORGET_INTERVALS = (
     "DELETE FROM gaps WHERE interval <> ALL($1::text[])",
     "DELETE FROM gap_watermarks WHERE interval <> ALL($1::text[])",
     "DELETE FROM gap_dirty_ranges WHERE interval <> ALL($1::text[])",
 )
+# Without a calendar: symbols that are not watched any more. One join tells both; each scan asks.
 _GROUPS = """
-SELECT u.calendar, w.scanned_to, array_agg(u.symbol ORDER BY u.symbol) AS symbols
-FROM symbol_universe AS u LEFT JOIN gap_watermarks AS w
-    ON w.symbol = u.symbol AND w.interval = $1 AND w.calendar = u.calendar AND w.full_at > $3
-WHERE active AND tier = ANY($2::text[])
-GROUP BY u.calendar, w.scanned_to
+SELECT calendar, scanned_to, array_agg(symbol ORDER BY symbol) AS symbols
+FROM (
+    SELECT symbol, u.calendar,
+           CASE WHEN w.calendar = u.calendar AND full_at > $3 THEN scanned_to END AS scanned_to
+    FROM (SELECT symbol, calendar FROM symbol_universe WHERE active AND tier = ANY($2::text[])) AS u
+    FULL JOIN (SELECT * FROM gap_watermarks WHERE interval = $1) AS w USING (symbol)
+) AS each
+GROUP BY calendar, scanned_to
 """
 _STARTS = """
 SELECT u.symbol, least(w.expected_from, oldest.ts) AS since, u.created_at
@@ -51,6 +52,7 @@ WHERE u.symbol = ANY($2::text[])
 _DIRTY = "SELECT id, symbol, calendar, start_ts, end_ts FROM gap_dirty_ranges WHERE interval = $1"
 _CLEAN = "DELETE FROM gap_dirty_ranges WHERE id = ANY($1::bigint[])"
 _ALL_ANEW = "UPDATE gap_watermarks SET full_at = '-infinity' WHERE interval = $1"
+_IS_OLDER = "SELECT EXISTS (SELECT FROM gap_watermarks WHERE interval = $1 AND expected_from < $2)"
 # A gap over the edge is told anew when everything of its symbol is compared.
 _GIVE_UP = (
     """
@@ -210,9 +212,9 @@ async def unlock(connection: Connection, interval: Interval) -> None:
     await connection.execute(_UNLOCK, _LOCK_CLASS, interval)
 
 
-async def forget(connection: Connection, interval: Interval, tiers: Collection[Tier]) -> None:
-    """Drop what is known of symbols that are not watched any more."""
-    await connection.execute(_FORGET, interval, tiers)
+async def forget(connection: Connection, interval: Interval, symbols: Collection[str]) -> None:
+    """Drop what is known of these symbols."""
+    await connection.execute(_FORGET, interval, symbols)
 
 
 async def forget_others(connection: Connection, intervals: Collection[Interval]) -> None:
@@ -223,10 +225,14 @@ async def forget_others(connection: Connection, intervals: Collection[Interval])
 
 async def groups(
     connection: Connection, interval: Interval, tiers: Collection[Tier], full_since: datetime
-) -> list[Group]:
-    """All watched symbols; those compared as a whole before `full_since`, or by another calendar, as new."""
+) -> tuple[list[Group], list[str]]:
+    """All watched symbols; those compared as a whole before `full_since`, or by another calendar, as new.
+
+    And the symbols of which something is known that are not watched any more.
+    """
     rows = await connection.fetch(_GROUPS, interval, tiers, full_since)
-    return [Group(*row) for row in rows]
+    watched = [Group(*row) for row in rows if row["calendar"] is not None]
+    return watched, [symbol for row in rows if row["calendar"] is None for symbol in row["symbols"]]
 
 
 async def starts(connection: Connection, interval: Interval, symbols: Sequence[str]) -> dict[str, Start]:
@@ -243,7 +249,8 @@ async def dirty(connection: Connection, interval: Interval) -> list[Dirty]:
 
 async def cleaned(connection: Connection, ranges: Iterable[Dirty]) -> None:
     """These ranges have been compared."""
-    await connection.execute(_CLEAN, [each.id for each in ranges])
+    if ids := [each.id for each in ranges]:
+        await connection.execute(_CLEAN, ids)
 
 
 async def compare_all(connection: Connection, interval: Interval) -> None:
@@ -253,8 +260,10 @@ async def compare_all(connection: Connection, interval: Interval) -> None:
 
 async def give_up(connection: Connection, interval: Interval, before: datetime) -> None:
     """Bars that are older are expected no more, whatever was compared."""
-    for statement in _GIVE_UP:
-        await connection.execute(statement, interval, before)
+    if await connection.fetchval(_IS_OLDER, interval, before):
+        async with connection.transaction():
+            for statement in _GIVE_UP:
+                await connection.execute(statement, interval, before)
 
 
 async def of_calendar(connection: Connection, interval: Interval, calendar: str) -> list[str]:
@@ -264,6 +273,8 @@ async def of_calendar(connection: Connection, interval: Interval, calendar: str)
 
 async def marks(connection: Connection, interval: Interval, symbols: Sequence[str]) -> dict[str, Mark]:
     """How far these symbols are compared; those that never were are left out."""
+    if not symbols:
+        return {}
     rows = await connection.fetch(_FROM, interval, symbols)
     return {row["symbol"]: Mark(*tuple(row)[1:]) for row in rows}
 
@@ -345,6 +356,11 @@ async def replace(connection: Connection, interval: Interval, found: Mapping[str
 async def move(connection: Connection, interval: Interval, symbols: Sequence[str], to: datetime) -> None:
     """These symbols are compared up to `to`."""
     await connection.execute(_MOVE, interval, symbols, to)
+
+
+async def commit_lazily(connection: Connection) -> None:
+    """Let this transaction be lost by a crash of the server right after it, for a commit without waiting."""
+    await connection.execute("SET LOCAL synchronous_commit = off")
 
 
 async def mark(
