@@ -121,8 +121,10 @@ class EmbeddedPostgres:
         password_file.write_text(secret(self._folder / "password"))
         for path in (fresh, password_file):
             own_by_server_user(path)
+        # The server's own order of texts: quicker, and no newer C library can put the indexes out of order.
         self._run(
-            "initdb", "-D", str(data), "-U", USER, "-E", "UTF8", "--locale=C.UTF-8",
+            "initdb", "-D", str(data), "-U", USER, "-E", "UTF8",
+            "--locale-provider=builtin", "--locale=C.UTF-8",
             "--auth=scram-sha-256", f"--pwfile={password_file}", "--data-checksums",
         )  # fmt: skip
         with (data / "postgresql.conf").open("a") as configuration:
