@@ -244,11 +244,15 @@ class CadenceStats(BaseModel):
     )
     lag_p50_s: float | None = Field(
         description="From the close of the newest bar of a symbol to its commit, and for a symbol that lacks "
-        "it up to the look: median over the symbols. Grows while a look is overdue."
+        "it, from the close of the first that is missing up to the look: median over the symbols. Grows "
+        "while a look is overdue."
     )
     lag_p99_s: float | None = Field(description="The same, 99th percentile.", examples=[1.9])
     last_run_at: datetime | None = Field(description="When the last look had ended.")
     next_run_at: datetime | None = Field(description="When the next one is due.")
+    silent_collectors: int = Field(
+        0, description="Of FINSIGHT_COLLECTORS, those of whose symbols nothing is told: they never looked."
+    )
     symbols: int = Field(0, description="Active symbols of the tier.", examples=[5000])
     idle: int = Field(0, description="Of these, nothing was due: the market is closed or all is stored.")
     unserved: int = Field(0, description="Of these, no provider gives bars.")

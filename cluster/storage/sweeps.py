@@ -52,6 +52,7 @@ INSERT INTO collection_sweeps ({_COLUMNS})
 VALUES ({", ".join(f"${place}" for place in range(1, len(_NAMES) + 1))})
 ON CONFLICT (tier, interval, shard) DO UPDATE
 SET ({_COLUMNS}) = ROW ({", ".join(f"excluded.{name}" for name in _NAMES)})
+WHERE excluded.started_at >= collection_sweeps.started_at OR collection_sweeps.started_at > now()
 """  # noqa: S608 (column names of our own)
 _FORGET = """
 DELETE FROM collection_sweeps WHERE shard >= $2
@@ -66,7 +67,10 @@ def slowest(lags_s: Iterable[float | None]) -> float | None:
 
 
 async def record(database: Database, sweep: Sweep) -> None:
-    """Keep `sweep` as the last one of its tier, interval and shard."""
+    """Keep `sweep` as the last one of its tier, interval and shard, unless one that began later is kept.
+
+    One of the future does not count: the clock of its collector was wrong.
+    """
     async with database.connection() as connection:
         await connection.execute(_RECORD, *(getattr(sweep, name) for name in _NAMES))
 

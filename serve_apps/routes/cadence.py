@@ -37,7 +37,14 @@ class CadenceRoutes:
         now, settings = self._services.clock.now(), self._services.settings
         last = await sweeps.last(await self._services.database())
         items = [
-            _item(tier, interval, settings.cadence_s(tier, interval), _of(last, tier, interval), now)
+            _item(
+                tier,
+                interval,
+                settings.cadence_s(tier, interval),
+                settings.collectors,
+                _of(last, tier, interval),
+                now,
+            )
             for tier, intervals in sorted(settings.collection.items())
             for interval in intervals
         ]
@@ -49,7 +56,12 @@ def _of(last: Sequence[Sweep], tier: Tier, interval: Interval) -> list[Sweep]:
 
 
 def _item(
-    tier: Tier, interval: Interval, cadence_s: float, last: Sequence[Sweep], now: datetime
+    tier: Tier,
+    interval: Interval,
+    cadence_s: float,
+    collectors: int,
+    last: Sequence[Sweep],
+    now: datetime,
 ) -> CadenceStats:
     def total(name: str) -> int:
         return sum(getattr(each, name) for each in last)
@@ -63,6 +75,7 @@ def _item(
         lag_p99_s=sweeps.slowest(each.lag_s(each.lag_p99_s, now) for each in last),
         last_run_at=min((each.finished_at for each in last), default=None),
         next_run_at=min((each.next_run_at for each in last), default=None),
+        silent_collectors=max(0, collectors - len(last)),
         symbols=total("symbols"),
         idle=total("idle"),
         unserved=total("unserved"),

@@ -53,9 +53,8 @@ async def _record(dsn: str, *some: Sweep) -> None:
 
 @pytest.fixture
 def replica(settings: Settings, database_url: str) -> Iterator[TestClient]:
-    with started(
-        settings.model_copy(update={"database_url": database_url, "collection": _typed()})
-    ) as client:
+    changes = {"database_url": database_url, "collection": _typed(), "collectors": 2}
+    with started(settings.model_copy(update=changes)) as client:
         yield client
 
 
@@ -75,8 +74,8 @@ def test_what_was_not_looked_for_yet_is_told_with_its_cadence_only(replica: Test
     t0, minutes, days = answered(replica)
     assert t0 == {
         "tier": "T0", "interval": "1m", "cadence_s": 30.0, "expected_lag_s": None, "lag_p50_s": None,
-        "lag_p99_s": None, "last_run_at": None, "next_run_at": None, "symbols": 0, "idle": 0, "unserved": 0,
-        "failed": 0, "bars": 0,
+        "lag_p99_s": None, "last_run_at": None, "next_run_at": None, "silent_collectors": 2,
+        "symbols": 0, "idle": 0, "unserved": 0, "failed": 0, "bars": 0,
     }  # fmt: skip
     assert [(each["interval"], each["cadence_s"]) for each in (minutes, days)] == [
         ("1m", 60.0),
@@ -91,7 +90,7 @@ def test_the_shards_are_summed_and_the_slowest_tells_the_lag(replica: TestClient
     assert found == {
         "tier": "T1", "interval": "1m", "cadence_s": 60.0, "expected_lag_s": 3.5, "lag_p50_s": 1.0,
         "lag_p99_s": 4.0, "last_run_at": "2019-01-05T11:59:12Z", "next_run_at": "2019-01-05T12:00:10Z",
-        "symbols": 20, "idle": 4, "unserved": 2, "failed": 3, "bars": 14,
+        "silent_collectors": 0, "symbols": 20, "idle": 4, "unserved": 2, "failed": 3, "bars": 14,
     }  # fmt: skip
 
 
@@ -99,6 +98,26 @@ def test_a_lag_grows_while_a_look_is_overdue(replica: TestClient, database_url: 
     asyncio.run(_record(database_url, sweep(0, NOW - timedelta(seconds=100), 1.0, 2.0)))
     _, found, _ = answered(replica)
     assert (found["lag_p50_s"], found["lag_p99_s"]) == (101.0, 102.0)
+    assert found["silent_collectors"] == 1
+
+
+def test_a_collector_that_is_gone_makes_the_lag_of_its_tier_grow_whatever_the_others_do(
+    replica: TestClient, database_url: str
+) -> None:
+    soon, gone = NOW + timedelta(seconds=10), NOW - timedelta(hours=2)
+    asyncio.run(_record(database_url, sweep(0, soon, 1.0, 2.0), sweep(1, gone, 1.0, 2.0)))
+    _, found, _ = answered(replica)
+    assert (found["lag_p50_s"], found["lag_p99_s"]) == (7_201.0, 7_202.0)
+    assert found["last_run_at"] == "2019-01-05T09:59:02Z"
+
+
+def test_an_empty_tier_has_no_lag_unless_nobody_looks_whether_it_still_is(
+    replica: TestClient, database_url: str
+) -> None:
+    asyncio.run(_record(database_url, sweep(0, NOW + timedelta(seconds=10), None, None)))
+    assert answered(replica)[1]["lag_p99_s"] is None
+    asyncio.run(_record(database_url, sweep(1, NOW - timedelta(hours=1), None, None)))
+    assert answered(replica)[1]["lag_p99_s"] == 3_600.0
 
 
 def test_the_page_of_metrics_has_the_lag(replica: TestClient, database_url: str) -> None:

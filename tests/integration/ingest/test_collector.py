@@ -24,7 +24,7 @@ from cluster.market.intervals import Interval
 from cluster.storage import sweeps
 from cluster.storage.database import Database
 from cluster.storage.sweeps import Sweep
-from tests.integration.ingest.market import Named, sweeper, watch
+from tests.integration.ingest.market import M1, Named, sweeper, watch
 
 pytestmark = [pytest.mark.postgres, pytest.mark.valkey]
 
@@ -244,6 +244,22 @@ async def test_the_last_look_is_kept_and_its_lag_grows_while_none_follows(databa
     assert last.lag_s(2.0, last.next_run_at + timedelta(seconds=90)) == 92.0
     assert last.lag_s(None, last.next_run_at + timedelta(seconds=90)) == 90.0
     assert last.lag_s(None, last.next_run_at) is None
+
+
+async def test_a_look_that_was_overtaken_is_not_kept_as_the_last(database: Database) -> None:
+    async def kept_after(started_at: datetime) -> datetime:
+        await sweeps.record(
+            database,
+            Sweep("T1", M1, 0, 60.0, 0.5, started_at, started_at, started_at, 1, 0, 0, 0, 1, 0.5, 0.5),
+        )
+        return (await sweeps.last(database))[0].started_at
+
+    early, late = datetime(2025, 10, 8, 12, tzinfo=UTC), datetime(2025, 10, 8, 13, tzinfo=UTC)
+    assert await kept_after(late) == late
+    assert await kept_after(early) == late
+    future = datetime.now(UTC) + timedelta(hours=1)
+    assert await kept_after(future) == future
+    assert await kept_after(late) == late  # the clock of that one was wrong
 
 
 async def test_what_is_no_more_collected_is_forgotten(database: Database) -> None:
