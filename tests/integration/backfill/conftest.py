@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator, Iterator
 
 import pytest
 
+from cluster.market import calendars
 from cluster.storage.backfill_jobs import BackfillQueue
 from cluster.storage.database import Database
 from cluster.storage.embedded.postgres import EmbeddedPostgres
@@ -42,3 +43,10 @@ async def database(backfill_dsn: str) -> AsyncIterator[Database]:
 def queue(database: Database) -> BackfillQueue:
     """A queue with the usual rules and without limits."""
     return BackfillQueue(database)
+
+
+@pytest.fixture(autouse=True)
+def calendars_of_the_library() -> Iterator[None]:
+    """What a test declares about sessions, which a scan installs for the whole process, ends with it."""
+    yield
+    calendars.install_overrides([])
