@@ -11,7 +11,9 @@ from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
 
 from benchmarks.million_bars import private_server
-from cluster.backfill.gap_watch import GapWatch, Offers, Scanned, WatchRules
+from cluster.backfill.gap_offers import Offers
+from cluster.backfill.gap_scan import Scanned, WatchRules
+from cluster.backfill.gap_watch import GapWatch
 from cluster.clock import FakeClock
 from cluster.market import calendars
 from cluster.market.instants import to_moment

@@ -17,7 +17,7 @@ from ray.exceptions import GetTimeoutError, RayError, RayTaskError
 from cluster import logs
 from cluster.backfill import actor as backfill
 from cluster.backfill.actor import WorkerOptions
-from cluster.backfill.gap_watch import WatchRules
+from cluster.backfill.gap_scan import WatchRules
 from cluster.backfill.scaling import Bounds
 from cluster.duties import actor as duties
 from cluster.duties.actor import DutyOptions
@@ -202,6 +202,9 @@ def worker_options(settings: Settings) -> WorkerOptions:
         source_rule=settings.source_rule,
         limits=settings.backfill_limits,
         provider_limits=settings.backfill_provider_limits,
+        accounts={
+            name: plans.scope(name, settings.provider_options(name)) for name in settings.active_providers
+        },
         batch=settings.backfill_batch_size,
         concurrency=2 * settings.backfill_batch_size,
         listens=settings.backfill_notify,

@@ -17,7 +17,9 @@ from ray.actor import ActorHandle
 
 from cluster import detached, logs
 from cluster.backfill.actor import WorkerOptions
-from cluster.backfill.gap_watch import GapWatch, WatchRules, offers
+from cluster.backfill.gap_offers import offers
+from cluster.backfill.gap_scan import WatchRules
+from cluster.backfill.gap_watch import GapWatch
 from cluster.backfill.scaling import Bounds
 from cluster.backfill.workforce import PERIOD_S as WORKFORCE_PERIOD_S
 from cluster.backfill.workforce import Workforce
@@ -63,8 +65,8 @@ class DutiesActor:
     """Does the duties from its construction on; to be made by `start`."""
 
     def __init__(self, options: DutyOptions, namespace: str) -> None:
-        logs.configure(options.log_level)
-        self._options, self._namespace = options, namespace
+        self._options, self._namespace = detached.kept(options), namespace
+        logs.configure(self._options.log_level)
         self._database: Database | None = None
         self._duties: Duties | None = None
         self._life = self._begun()
@@ -78,6 +80,7 @@ class DutiesActor:
         if options == self._options:
             return
         moved = options.database_url != self._options.database_url
+        await detached.keep(options)
         self._options = options
         logs.configure(options.log_level)
         if moved:

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 import ray
 
-from cluster.backfill.gap_watch import WatchRules
+from cluster.backfill.gap_scan import WatchRules
 from cluster.clock import SystemClock
 from cluster.duties import actor
 from cluster.duties.actor import DutyOptions

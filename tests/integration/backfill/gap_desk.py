@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable
 from datetime import UTC, datetime, timedelta
 
-from cluster.backfill.gap_watch import GapWatch, Offers, Scanned, WatchRules
+from cluster.backfill.gap_offers import Offers
+from cluster.backfill.gap_scan import Scanned, WatchRules
+from cluster.backfill.gap_watch import GapWatch
 from cluster.clock import FakeClock
 from cluster.market.intervals import Interval
 from cluster.market.symbols import Instrument

@@ -7,7 +7,7 @@ from datetime import timedelta
 
 import pytest
 
-from cluster.backfill.gap_watch import Offers
+from cluster.backfill.gap_offers import Offers
 from cluster.providers.gateway import Gateway
 from cluster.providers.protocol import Capabilities
 from cluster.providers.sample import SampleProvider

@@ -6,7 +6,9 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from cluster.backfill import gap_level
-from cluster.backfill.gap_watch import GapWatch, Offers, WatchRules
+from cluster.backfill.gap_offers import Offers
+from cluster.backfill.gap_scan import WatchRules
+from cluster.backfill.gap_watch import GapWatch
 from cluster.clock import FakeClock
 from cluster.market.intervals import Interval
 from cluster.market.symbols import Instrument

@@ -10,7 +10,9 @@ import pytest
 
 from cluster import metrics
 from cluster.backfill.actor import UniverseCalendar
-from cluster.backfill.gap_watch import GapWatch, Offers, Scanned
+from cluster.backfill.gap_offers import Offers
+from cluster.backfill.gap_scan import Scanned
+from cluster.backfill.gap_watch import GapWatch
 from cluster.backfill.worker import Worker
 from cluster.clock import FakeClock
 from cluster.providers.gateway import Gateway
