@@ -52,6 +52,8 @@ class WorkerOptions:
     """Most running jobs a tier, over all workers."""
     provider_limits: Mapping[str, int] = field(default_factory=dict)
     """Most running jobs a provider, over all workers."""
+    accounts: Mapping[str, str] = field(default_factory=dict)
+    """By provider, as `plans.scope` has it."""
     batch: int = 8
     concurrency: int = 16
     listens: bool = True
@@ -145,6 +147,7 @@ class BackfillActor:
             limits=options.limits,
             provider_limits=options.provider_limits,
             routes=options.providers,
+            accounts=options.accounts,
         )
         clock = SystemClock()
         sources = {name: LazyGateway(name, self._namespace) for name in options.providers}

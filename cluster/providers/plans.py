@@ -61,5 +61,6 @@ def scope(name: str, options: Mapping[str, object]) -> str:
     """Whoever is in the same scope shares one budget: all with the same key where keys are counted."""
     key = str(options.get("api_key") or "")
     if key and PLANS.get(name, Plan()).counted_by == "key":
-        return f"{name}-{sha256(key.encode()).hexdigest()[:12]}"
+        # By the name, too, so that no list of digests of keys has it.
+        return f"{name}-{sha256(f'finsight {name} {key}'.encode()).hexdigest()[:12]}"
     return name

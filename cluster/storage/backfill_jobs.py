@@ -7,6 +7,7 @@ random token: a worker whose lease has expired owns nothing, even before somebod
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from contextlib import asynccontextmanager
 from datetime import datetime, timedelta
@@ -44,20 +45,20 @@ LONGEST_PAUSE = timedelta(minutes=10)
 _SHORTEST_BOUND_S = 5.0  # a busy machine is no cut network
 _LONGEST_SNOOZE_JITTER = timedelta(seconds=1)
 
-_SLOT = "SELECT taken, retry_at FROM take_backfill_slot($1, $2, $3, $4)"
+_SLOT = "SELECT taken, retry_at FROM take_backfill_slot($1, $2, $3, $4, $5)"
 
 _PAUSE = """
-INSERT INTO backfill_pauses AS p (provider, until, reason)
-VALUES ($1, least($2::timestamptz, clock_timestamp() + $3::interval), $4)
-ON CONFLICT (provider) DO UPDATE SET until = EXCLUDED.until, reason = EXCLUDED.reason
+INSERT INTO backfill_pauses AS p (provider, until, reason, account)
+VALUES ($1, least($2::timestamptz, clock_timestamp() + $3::interval), $4, $5)
+ON CONFLICT (account) DO UPDATE SET until = EXCLUDED.until, reason = EXCLUDED.reason
 WHERE p.until < EXCLUDED.until
 """
 
-# See schema/0010_backfill_scopes.sql.
+# See schema/0017_pauses_by_account.sql.
 _CLAIM = """
 SELECT id, lease_token, symbol, interval, start_ts, end_ts, tier, provider, attempt, max_attempts, leased_at,
        lease_until
-FROM claim_backfill_jobs($1, $2, $3, $4, $5, $6, $7, $8)
+FROM claim_backfill_jobs($1, $2, $3, $4, $5, $6, $7, $8, $9::text::jsonb)
 """
 
 # In the order of the ids, so that nobody deadlocks with another who holds some of them. With the rows come
@@ -167,6 +168,7 @@ class BackfillQueue:
     `limits` holds the most running jobs of each tier over the whole fleet, `provider_limits` those of each
     provider; who is not named has none. All processes must have the same. `routes`: the providers that jobs
     are routed to here when they name none; such jobs are not claimed while all of these are paused or full.
+    `accounts`: by provider whose calls ours count with, where those are not all: a pause is an account's.
     """
 
     def __init__(
@@ -177,6 +179,7 @@ class BackfillQueue:
         limits: Mapping[Tier, int] = MappingProxyType({}),
         provider_limits: Mapping[str, int] = MappingProxyType({}),
         routes: Collection[str] | None = None,
+        accounts: Mapping[str, str] = MappingProxyType({}),
         max_attempts: int = 20,
         longest_bars: int = 1_000,
         most_jobs: int = 10_000,
@@ -188,6 +191,7 @@ class BackfillQueue:
         self._limits = [limits.get(tier) for tier in TIERS]
         self._provider_limits = dict(provider_limits)
         self._routes = None if routes is None else list(routes)
+        self._accounts = dict(accounts)
         self._longest_snooze = timedelta(seconds=longest_snooze_s)
         self.rules = backfill_enqueue.Rules(
             max_attempts, longest_bars, most_jobs, timedelta(seconds=ageing_step_s)
@@ -238,7 +242,8 @@ class BackfillQueue:
         """
         lease, most = timedelta(seconds=self.lease_s), self._provider_limits
         limits = (list(TIERS), self._limits, list(most), list(most.values()), self._routes)
-        return [lease_of(row) for row in await self._fetch(_CLAIM, worker, limit, lease, *limits)]
+        accounts = json.dumps(self._accounts)
+        return [lease_of(row) for row in await self._fetch(_CLAIM, worker, limit, lease, *limits, accounts)]
 
     async def beat(self, leases: Collection[Lease]) -> set[int]:
         """Renew the leases in one statement; returns the job ids still held, the others are lost."""
@@ -251,7 +256,8 @@ class BackfillQueue:
         Raises `RateLimited` when the provider is paused or at its limit, `LeaseLost`.
         """
         most = self._provider_limits.get(provider)
-        slots = await self._fetch(_SLOT, lease.id, lease.token, provider, most)
+        account = self._accounts.get(provider, provider)
+        slots = await self._fetch(_SLOT, lease.id, lease.token, provider, account, most)
         if not slots:
             raise _lost(lease)
         slot = slots[0]
@@ -260,11 +266,12 @@ class BackfillQueue:
             raise RateLimited(f"provider {provider} has no room before {retry_at.isoformat()}", retry_at)
 
     async def pause(self, provider: str, until: datetime, reason: str) -> None:
-        """Have no job ask `provider` before `until`; a longer pause stays. Bounded to `LONGEST_PAUSE`.
+        """Have no job ask `provider` on our account before `until`; a longer pause stays.
 
-        One row for all the jobs of the provider, which stay as they are.
+        Bounded to `LONGEST_PAUSE`. One row for all the jobs of the provider, which stay as they are.
         """
-        await self._fetch(_PAUSE, provider, until, LONGEST_PAUSE, redact(reason))
+        account = self._accounts.get(provider, provider)
+        await self._fetch(_PAUSE, provider, until, LONGEST_PAUSE, redact(reason), account)
 
     @asynccontextmanager
     async def fenced(self, lease: Lease) -> AsyncIterator[Connection]:

@@ -177,6 +177,32 @@ class TestPauses:
         assert begun + LONGEST_PAUSE <= row["until"] <= await now(database) + LONGEST_PAUSE
         assert row["reason"] == "banned for apikey=***"
 
+    async def test_a_pause_holds_for_those_with_the_same_key_and_not_for_others(
+        self, database: Database
+    ) -> None:
+        old, new = ({"a": f"a-{digest}", "b": "b"} for digest in ("0ld", "n3w"))
+        before, after, beside = (
+            BackfillQueue(database, accounts=accounts, routes=["a"]) for accounts in (old, new, old)
+        )
+        await add(before, 3, provider="a", name="A")
+        await add(before, 1)
+        until = await now(database) + timedelta(minutes=1)
+        await before.pause("a", until, "bad key")
+        assert await beside.claim("w", 8) == []
+        leases = await after.claim("w", 8)
+        assert asked(leases) == [None, "a", "a", "a"]
+        routed = next(lease for lease in leases if lease.provider is None)
+        await after.take_slot(routed, "a")
+        with pytest.raises(RateLimited) as refused:
+            await beside.take_slot(routed, "a")
+        assert refused.value.retry_at == until
+
+    async def test_who_counts_by_address_is_paused_for_all(self, database: Database) -> None:
+        mine, theirs = BackfillQueue(database, accounts={"a": "a"}), BackfillQueue(database)
+        await add(mine, 1, provider="a")
+        await mine.pause("a", await now(database) + timedelta(minutes=1), "banned")
+        assert await theirs.claim("w", 1) == []
+
     async def test_a_routed_job_learns_when_its_provider_is_back(self, database: Database) -> None:
         queue = BackfillQueue(database)
         await add(queue, 1)
