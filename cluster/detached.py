@@ -4,15 +4,24 @@ from __future__ import annotations
 
 import asyncio
 import os
+import pickle
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, TypeVar
 
 import ray
 from ray.actor import ActorHandle
+from ray.experimental.internal_kv import (
+    _internal_kv_get,
+    _internal_kv_initialized,
+    _internal_kv_put,
+)
 
 from cluster import logs
 
 log = logs.get(__name__)
+
+_TOLD = "finsight-told"
+_Options = TypeVar("_Options")
 
 
 def start(
@@ -42,6 +51,25 @@ def start(
         **options,
     ).remote(*arguments)
     return handle
+
+
+async def keep(options: object) -> None:
+    """Have this actor begin with `options` when Ray starts it again, and not with its first arguments."""
+    await asyncio.to_thread(_internal_kv_put, _key(), pickle.dumps(options), namespace=_TOLD)
+
+
+def kept(first: _Options) -> _Options:
+    """What this actor was last told to `keep`; `first` when that was nothing, and outside of Ray."""
+    if not _internal_kv_initialized():  # type: ignore[no-untyped-call]
+        return first
+    told = _internal_kv_get(_key(), namespace=_TOLD)
+    options: _Options = first if told is None else pickle.loads(told)  # noqa: S301 - who writes there is us
+    return options
+
+
+def _key() -> str:
+    """Of this actor, however often it is started again; another one of its name has another."""
+    return str(ray.get_runtime_context().get_actor_id())
 
 
 def live(task: asyncio.Task[None]) -> asyncio.Task[None]:

@@ -28,8 +28,6 @@ _LOOKS_FOR_THE_SAME = 30
 """A file reaches other nodes later than the news of it: so often a replica reads again before it gives up."""
 _LOOKS_LATER_S = 60.0
 """So often it does after that; until it has read the same it tells the actors nothing."""
-_REMIND_S = 15.0
-"""Ray starts a crashed actor with what it was first made with; so often all are told what holds now."""
 _ENVIRONMENT = "PROMETHEUS_MULTIPROC_DIR"
 
 
@@ -56,7 +54,9 @@ class Configuration:
         self._one_at_a_time = asyncio.Lock()
         self._generation = 0
         self._looks_left = 0
-        self._looked_s = self._reminded_s = services.clock.monotonic_s()
+        self._looked_s = services.clock.monotonic_s()
+        self._untold = True
+        """Whether some actor may not yet go by what was reloaded last."""
 
     async def reload(self, author: Author) -> Outcome:
         """Read everything anew and have the whole cluster go by it.
@@ -82,13 +82,13 @@ class Configuration:
                     restart_needed=restart_needed,
                 )
             # What fails from here on is made good by `_follow`, here and in the other replicas.
-            self._generation = made.generation
+            self._generation, self._untold = made.generation, True
             self._take(after)
             outcome = Outcome(made.generation, made.digest, names, restart_needed)
             if not self._services.on_ray:
                 return outcome
             await asyncio.to_thread(_announce, after)
-            return replace(outcome, actors=await asyncio.to_thread(_tell_actors, after))
+            return replace(outcome, actors=await self._tell())
 
     @asynccontextmanager
     async def followed(self) -> AsyncIterator[None]:
@@ -109,16 +109,20 @@ class Configuration:
                 _log.warning("config_not_followed", reason=redact(f"{type(error).__name__}: {error}"))
 
     async def look(self) -> None:
-        """Take over what another replica has reloaded, and remind the actors from time to time."""
+        """Take over what another replica has reloaded, and tell the actors until every one has taken it over.
+
+        Once is enough then: an actor that crashes begins with what it was told last.
+        """
         async with self._one_at_a_time:
             newest = await config_generations.newest(await self._services.database())
             if newest is None:
                 return
             if newest.generation != self._generation:
                 self._generation, self._looks_left = newest.generation, _LOOKS_FOR_THE_SAME
+                self._untold = True
             await self._catch_up(newest.digest)
-            if digest(self._services.settings) == newest.digest:
-                await self._remind()
+            if self._untold and self._services.on_ray and digest(self._services.settings) == newest.digest:
+                await self._tell()
 
     async def _catch_up(self, wanted: str) -> None:
         if digest(self._services.settings) == wanted:
@@ -137,15 +141,12 @@ class Configuration:
             self._take(settings)
             _log.warning("config_differs", generation=self._generation, digest=digest(settings))
 
-    async def _remind(self) -> None:
-        now_s = self._services.clock.monotonic_s()
-        if self._services.on_ray and now_s - self._reminded_s >= _REMIND_S:
-            self._reminded_s = now_s
-            told = await asyncio.to_thread(_tell_actors, self._services.settings)
-            if told.started or told.stopped or told.failed:
-                _log.warning(
-                    "actors_reminded", started=told.started, stopped=told.stopped, failed=told.failed
-                )
+    async def _tell(self) -> Reloaded:
+        told = await asyncio.to_thread(_tell_actors, self._services.settings)
+        self._untold = bool(told.failed)
+        if told.failed:
+            _log.warning("actors_not_told", failed=told.failed)
+        return told
 
     def _valid(self) -> Settings:
         read = self._reread()

@@ -84,9 +84,9 @@ class BackfillActor:
     """Works off the queue from its construction until `drain`; to be made by `start`."""
 
     def __init__(self, name: str, options: WorkerOptions, namespace: str) -> None:
+        self._options = options = detached.kept(options)
         logs.configure(options.log_level)
         self._name = name
-        self._options = options
         self._namespace = namespace
         self._pool: Pool | None = None
         self._draining = False
@@ -101,6 +101,7 @@ class BackfillActor:
         """Begin anew by `options` when the running jobs are over; does not wait for that."""
         if options == self._options:
             return
+        await detached.keep(options)
         self._options = options
         logs.configure(options.log_level)
         if self._pool is not None and not self._draining:

@@ -63,7 +63,7 @@ class CollectorActor:
         self._shard, self._namespace = shard, namespace
         self._collector: Collector | None = None
         self._renewing = asyncio.Lock()
-        self._begin(options)
+        self._begin(detached.kept(options))
 
     async def reload(self, options: CollectorOptions) -> None:
         """Go by `options` when the looks that have begun are over; those that are the same change nothing.
@@ -72,6 +72,7 @@ class CollectorActor:
         """
         async with self._renewing:
             if options != self._options:
+                await detached.keep(options)
                 await self._ended(_RENEWAL_S)
                 self._begin(options)
 

@@ -45,14 +45,17 @@ class GatewayActor:
         policy: GatewayPolicy,
         shared_budget_url: str | None = None,
     ) -> None:
-        self._gateway = RenewableGateway(provider, options, policy, shared_budget_url)
+        terms = detached.kept((options, policy, shared_budget_url))
+        self._gateway = RenewableGateway(provider, *terms)
         self._learning = asyncio.get_running_loop().create_task(self._learn_limits())
 
     async def reload(
         self, options: Mapping[str, object], policy: GatewayPolicy, shared_budget_url: str | None = None
     ) -> None:
         """See `RenewableGateway.renew`."""
-        if await self._gateway.renew(options, policy, shared_budget_url):
+        renewed = await self._gateway.renew(options, policy, shared_budget_url)
+        await detached.keep((options, policy, shared_budget_url))
+        if renewed:
             self._learning.cancel()  # what the old one learns is about limits that are replaced
             self._learning = asyncio.get_running_loop().create_task(self._learn_limits())
 

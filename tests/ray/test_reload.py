@@ -65,6 +65,18 @@ async def under_way(gateway: RemoteGateway) -> asyncio.Task[pa.Table]:
     return call
 
 
+def kill(name: str, namespace: str) -> None:
+    """SIGKILL to the process of an actor."""
+    handle: Any = ray.get_actor(name, namespace=namespace)
+    os.kill(ray.get(handle.__ray_call__.remote(lambda _: os.getpid()), timeout=120), signal.SIGKILL)
+
+
+def goes_by(name: str, namespace: str) -> Any:
+    """The options of an actor, as soon as it lives again."""
+    handle: Any = ray.get_actor(name, namespace=namespace)
+    return ray.get(handle.__ray_call__.remote(lambda actor: actor._options), timeout=120)
+
+
 async def bars_of(seed: int) -> pa.Table:
     return await SyntheticProvider(seed=seed).bars("SYN0001", Interval.H1, START, END)
 
@@ -105,11 +117,12 @@ async def test_a_new_provider_gets_a_gateway_and_a_removed_one_ends_after_its_ca
         gateway(namespace)
 
 
-async def test_the_same_settings_change_nothing_and_bring_a_crashed_gateway_up_to_date(
+async def test_the_same_settings_change_nothing_and_a_crashed_actor_begins_with_the_last_it_was_told(
     namespace: str, database_url: str, tmp_path: Path
 ) -> None:
     first = settings(database_url, tmp_path, providers={"synthetic": {"seed": 7}}, backfill_workers=1)
-    second = settings(database_url, tmp_path, providers={"synthetic": {"seed": 8}}, backfill_workers=1)
+    changed = {"providers": {"synthetic": {"seed": 8}}, "backfill_batch_size": first.backfill_batch_size + 1}
+    second = settings(database_url, tmp_path, backfill_workers=1, **changed)
     names = bootstrap.start_actors(first, {}, namespace=namespace)
     assert set(names) == {"gateway:synthetic", "backfill:0", "duties"}
     assert set((await told(second, namespace)).reloaded) == set(names)
@@ -119,9 +132,21 @@ async def test_the_same_settings_change_nothing_and_bring_a_crashed_gateway_up_t
     assert set((await told(second, namespace)).reloaded) == set(names)
     assert (await found.stats()).outcomes == {"bars": 1}
 
-    handle: Any = ray.get_actor("gateway:synthetic", namespace=namespace)
-    os.kill(ray.get(handle.__ray_call__.remote(lambda _: os.getpid()), timeout=120), signal.SIGKILL)
-    # Ray has only its first arguments
-    assert (await found.fetch("SYN0001", Interval.H1, START, END)).equals(await bars_of(7))
-    await told(second, namespace)
+    for name in names:
+        kill(name, namespace)
     assert (await found.fetch("SYN0001", Interval.H1, START, END)).equals(await bars_of(8))
+    assert goes_by("backfill:0", namespace) == bootstrap.worker_options(second)
+    assert goes_by("duties", namespace) == bootstrap.duty_options(second)
+
+
+async def test_an_actor_that_is_made_anew_goes_by_its_own_arguments(
+    namespace: str, database_url: str, tmp_path: Path
+) -> None:
+    first = settings(database_url, tmp_path, providers={"synthetic": {"seed": 7}})
+    bootstrap.start_actors(first, {}, namespace=namespace)
+    await told(settings(database_url, tmp_path, providers={"synthetic": {"seed": 8}}), namespace)
+    ray.kill(ray.get_actor("gateway:synthetic", namespace=namespace), no_restart=True)
+
+    bootstrap.start_actors(first, {}, namespace=namespace)
+
+    assert (await gateway(namespace).fetch("SYN0001", Interval.H1, START, END)).equals(await bars_of(7))

@@ -183,31 +183,34 @@ def test_a_replica_that_gave_up_waiting_takes_nothing_over_but_what_was_reloaded
     assert symbol_added(second, "C", NEW_ADMIN) == 201
 
 
-def test_only_replicas_that_have_what_was_reloaded_remind_the_actors(
+def test_replicas_that_have_what_was_reloaded_tell_the_actors_until_all_have_taken_it_over(
     replicas: tuple[TestClient, TestClient], files: Files, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     told: list[str] = []
+    failed = {"gateway:sample": "did not answer within 20 s"}
 
     def tell(settings: Settings) -> Reloaded:
         told.append(settings.log_level)
-        return Reloaded([], [], [], {})
+        return Reloaded([], [], [], dict(failed))
 
     first, second = replicas
     files.write(admin_api_key=ADMIN_KEY, log_level="error")
     assert first.post("/ops/reload", headers=ADMIN).status_code == 200
     files.write(admin_api_key=ADMIN_KEY)  # the second replica's node has the old one, and keeps it
-    for _ in range(31):
-        look(second)
     monkeypatch.setattr(configuration, "_tell_actors", tell)
     for replica in (first, second):
         assert isinstance(replica.app, FastAPI)
         replica.app.state.services.on_ray = True
-    files.clock.advance(16)
-    look(second)
+    for _ in range(31):
+        look(second)
     assert told == []
     look(first)
     look(first)
-    assert told == ["error"]
+    assert told == ["error", "error"]
+    failed.clear()
+    look(first)
+    look(first)
+    assert told == ["error"] * 3
 
 
 def test_a_look_that_fails_in_any_way_is_not_the_last(
