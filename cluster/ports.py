@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import socket
+from collections.abc import Collection
 
 import psutil
 
@@ -40,27 +41,41 @@ def free_range(count: int) -> range:
     raise PortTaken(f"No {count} neighbouring ports between 20000 and 32000 are free.")
 
 
+def listeners(port: int) -> list[int | None]:
+    """The ids of the processes that listen on `port`; None for one that the system does not let us see."""
+    return [
+        connection.pid
+        for connection in psutil.net_connections(kind="tcp")
+        if connection.status == psutil.CONN_LISTEN and connection.laddr and connection.laddr.port == port
+    ]
+
+
 def holder(port: int) -> str:
     """Who listens on `port`, as "name (pid N)"; says so when the system does not let us see it."""
-    for connection in psutil.net_connections(kind="tcp"):
-        if connection.status != psutil.CONN_LISTEN or not connection.laddr or connection.laddr.port != port:
-            continue
-        if connection.pid:
-            try:
-                process = psutil.Process(connection.pid)
-                return f"{process.name()} (pid {process.pid}, in {process.cwd()})"
-            except psutil.Error:
-                return f"pid {connection.pid}"
-    return "a process of another user"
+    pid = next(filter(None, listeners(port)), None)
+    if pid is None:
+        return "a process of another user"
+    try:
+        process = psutil.Process(pid)
+        return f"{process.name()} (pid {pid}, in {process.cwd()})"
+    except psutil.Error:
+        return f"pid {pid}"
 
 
-def require_free(port: int, name: str, setting: str) -> None:
-    """Raise `PortTaken` when something already listens on `port`.
+def require_free(port: int, name: str, setting: str, own: Collection[int] = ()) -> None:
+    """Raise `PortTaken` when something already listens on `port`, unless only the processes `own` do.
 
     `name` is what wanted the port, `setting` the environment variable that moves it.
     """
-    if not is_free(port):
-        raise PortTaken(
-            f"Port {port} ({name}) is taken by {holder(port)}. Stop it, or choose another port: "
-            f"{setting}={free_port()}, or move all ports at once with FINSIGHT_PORT_OFFSET=100."
-        )
+    if is_free(port) or is_held_by(own, port):
+        return
+    raise PortTaken(
+        f"Port {port} ({name}) is taken by {holder(port)}. Stop it, or choose another port: "
+        f"{setting}={free_port()}, or move all ports at once with FINSIGHT_PORT_OFFSET=100."
+    )
+
+
+def is_held_by(own: Collection[int], port: int) -> bool:
+    """Whether somebody listens on `port`, and nobody but processes of these ids."""
+    pids = listeners(port)
+    return bool(pids) and all(pid in own for pid in pids)

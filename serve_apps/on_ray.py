@@ -3,13 +3,28 @@
 from __future__ import annotations
 
 import asyncio
+from typing import Any
 
 import ray
+from ray.serve._private import replica
 
 from cluster.errors import NotRunning
 from cluster.providers import gateway_actor
 from cluster.providers.lazy_gateway import LazyGateway
 from cluster.providers.stats import ProviderStats
+
+_replica: Any = replica
+_bind = _replica.add_port_to_grpc_server
+
+
+def keep_to_node() -> None:
+    """Have this replica's server for calls of other deployments listen on its node's own address.
+
+    Ray has it listen on all, and no setting changes that.
+    """
+    address: str = ray.util.get_node_ip_address()  # type: ignore[no-untyped-call]
+    host = f"[{address}]" if ":" in address else address
+    _replica.add_port_to_grpc_server = lambda server, _: _bind(server, f"{host}:0")
 
 
 def require_cluster(timeout_s: float) -> int:

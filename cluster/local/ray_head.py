@@ -12,10 +12,10 @@ import httpx
 import psutil
 
 from cluster.errors import NotRunning
-from cluster.local import background, interpreter
+from cluster.local import background, haproxy, interpreter
 from cluster.local.instance import Instance, session_of, write_private
 from cluster.local.mlflow_server import MlflowServer
-from cluster.ports import free_port, free_range
+from cluster.ports import free_port, free_range, is_free, is_held_by
 from cluster.settings import Settings, revealed
 
 _REPLICA_PORTS = 20
@@ -58,6 +58,12 @@ class RayHead:
     def uses(self, stores: Mapping[str, str]) -> bool:
         """Whether the Ray that runs was started with these stores."""
         return bool(self._read()["stores"] == stores)
+
+    def lost(self) -> dict[str, int]:
+        """The ports that were chosen for the last start and that others listen on, by what needs them."""
+        own = {process.pid for process in self.instance.processes()}
+        chosen: dict[str, int] = self._read().get("chosen", {})
+        return {name: port for name, port in chosen.items() if not (is_free(port) or is_held_by(own, port))}
 
     def processes(self) -> list[psutil.Process]:
         """What lives of the session that Ray was started in."""
@@ -131,6 +137,10 @@ class RayHead:
             "address": f"127.0.0.1:{port}",
             "session": session,
             "serve": serve,
+            "chosen": {
+                "Ray's control service": port,
+                "Serve's fallback proxy": int(serve["RAY_SERVE_FALLBACK_PROXY_HTTP_PORT"]),
+            },
             "stores": dict(stores),
             "settings": revealed(asked),
         }
@@ -161,37 +171,22 @@ class RayHead:
         ]  # fmt: skip
 
     def _serve_environment(self) -> dict[str, str]:
-        """HAProxy in front of Serve: its files and ports are this instance's own."""
-        scratch = self.instance.scratch
-        files = {
-            "CONFIG_FILE_LOC": scratch / "haproxy.cfg",
-            "SOCKET_PATH": scratch / "admin.sock",
-            "SERVER_STATE_BASE": scratch,
-            "SERVER_STATE_FILE": scratch / "server-state",
-            "METRICS_SOCKET_PATH": scratch / "metrics.sock",
-        }
-        ports = (
-            "HAPROXY_METRICS_PORT",
-            "HAPROXY_STATS_PORT",
-            "FALLBACK_PROXY_HTTP_PORT",
-            "FALLBACK_PROXY_GRPC_PORT",
-        )
+        """Serve behind an HAProxy of this instance's own, at ports of its own."""
         http, grpc = free_range(_REPLICA_PORTS), free_range(_REPLICA_PORTS)
+        ports = {
+            "DIRECT_INGRESS_MIN_HTTP_PORT": http.start,
+            "DIRECT_INGRESS_MAX_HTTP_PORT": http.stop - 2,
+            "DIRECT_INGRESS_MIN_GRPC_PORT": grpc.start,
+            "DIRECT_INGRESS_MAX_GRPC_PORT": grpc.stop - 2,
+            "FALLBACK_PROXY_HTTP_PORT": http.stop - 1,
+            "FALLBACK_PROXY_GRPC_PORT": grpc.stop - 1,
+        }
         return {
-            "RAY_SERVE_ENABLE_HA_PROXY": "1",
+            **haproxy.environment(self.instance.scratch, self.instance.run / "haproxy"),
             "RAY_SERVE_THROUGHPUT_OPTIMIZED": "1",
-            "RAY_SERVE_HAPROXY_NBTHREAD": "1",
-            # Takes a dead replica out at the first failed request, not the tenth
-            "RAY_SERVE_HAPROXY_OBSERVE_ERROR_LIMIT": "1",
             "RAY_SERVE_PROXY_HEALTH_CHECK_PERIOD_S": "2",  # a killed HAProxy is back in 6 s, not in 30
-            "RAY_SERVE_HAPROXY_HARD_STOP_AFTER_S": "60",
             "RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S": "1",
-            "RAY_SERVE_DIRECT_INGRESS_MIN_HTTP_PORT": str(http.start),
-            "RAY_SERVE_DIRECT_INGRESS_MAX_HTTP_PORT": str(http.stop),
-            "RAY_SERVE_DIRECT_INGRESS_MIN_GRPC_PORT": str(grpc.start),
-            "RAY_SERVE_DIRECT_INGRESS_MAX_GRPC_PORT": str(grpc.stop),
-            **{f"RAY_SERVE_HAPROXY_{name}": str(path) for name, path in files.items()},
-            **{f"RAY_SERVE_{name}": str(free_port()) for name in ports},
+            **{f"RAY_SERVE_{name}": str(port) for name, port in ports.items()},
         }
 
 

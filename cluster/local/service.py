@@ -6,6 +6,7 @@ import logging
 from collections.abc import Mapping
 from importlib import import_module
 
+from cluster.errors import NotRunning
 from cluster.settings import Settings
 
 APPLICATION = "finsight"
@@ -14,16 +15,23 @@ IMPORT_PATH = "serve_apps.api:build"
 
 
 def deploy(settings: Settings, env: Mapping[str, str]) -> None:
-    """Have the API answer on its port; returns when its replicas are ready. One that runs is left alone."""
+    """Have the API answer on its port; returns when its replicas are ready. One that runs is left alone.
+
+    NotRunning when the proxy in front of them does not start.
+    """
     from ray import serve
+    from ray.exceptions import RayError
     from ray.serve.schema import ApplicationStatus, LoggingConfig
 
     _quieten()
-    serve.start(
-        proxy_location="HeadOnly",
-        http_options={"host": settings.host, "port": settings.port("api")},
-        logging_config=LoggingConfig(enable_access_log=False),
-    )
+    try:
+        serve.start(
+            proxy_location="HeadOnly",
+            http_options={"host": settings.host, "port": settings.port("api")},
+            logging_config=LoggingConfig(enable_access_log=False),
+        )
+    except RayError as error:
+        raise NotRunning(str(getattr(error, "cause", error))) from error
     found = serve.status().applications.get(APPLICATION)
     if found is not None and found.status == ApplicationStatus.RUNNING:
         return

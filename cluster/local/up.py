@@ -17,7 +17,7 @@ from typing import Any, TypeVar
 import httpx
 from pydantic import SecretStr
 
-from cluster.errors import ConfigError, NotReady, NotRunning
+from cluster.errors import ConfigError, NotReady, NotRunning, PortTaken
 from cluster.local import connection, due, processes, service
 from cluster.local.background import Starting
 from cluster.local.console import Console, step
@@ -27,7 +27,7 @@ from cluster.local.mlflow_server import DATABASE as MLFLOW_DATABASE
 from cluster.local.mlflow_server import MlflowServer
 from cluster.local.ray_head import RayHead
 from cluster.local.work import Background
-from cluster.ports import require_free
+from cluster.ports import holder, require_free
 from cluster.settings import NEEDS_RESTART, Settings, environment_names, load, revealed, running_instance
 from cluster.storage.create import ensure_database
 from cluster.storage.database import Database
@@ -49,6 +49,7 @@ _PORT_NAMES = {
     "dashboard": "the Ray dashboard",
     "metrics": "Ray's node metrics",
     "mlflow": "MLflow",
+    "ray": "Ray's control service",
 }
 
 _Answer = TypeVar("_Answer")
@@ -100,7 +101,7 @@ class _Start:
             ray = self._start_ray()
             self._announce()
             with self._step("Ray"):
-                ray.wait(RAY_TIMEOUT_S)
+                self._await_ray(ray)
                 connection.connect(self._ray, self._stores())
             # Not before: it would take a core from Ray, which more waits for
             mlflow = self._mlflow.start(mlflow_store) if mlflow_store else None
@@ -132,10 +133,19 @@ class _Start:
             self._adopt()
             return
         processes.end(self._ray.remains())  # half a Ray, of a start or a stop that was interrupted
-        for name in ("api", "dashboard", "metrics"):
-            require_free(self._settings.port(name), _PORT_NAMES[name], f"FINSIGHT_{name.upper()}_PORT")
-        if self._settings.mlflow_tracking_uri is None and self._mlflow.process() is None:
-            require_free(self._settings.port("mlflow"), _PORT_NAMES["mlflow"], "FINSIGHT_MLFLOW_PORT")
+        self._require_ports()
+
+    def _require_ports(self) -> None:
+        """PortTaken when somebody else has a port that the settings name."""
+        asked = self._asked
+        ports = {name: asked.port(name) for name in ("api", "dashboard", "metrics")}
+        if asked.mlflow_tracking_uri is None:
+            ports["mlflow"] = asked.port("mlflow")
+        if asked.ray_port:
+            ports["ray"] = asked.ray_port
+        own = {process.pid for process in self._instance.processes()}
+        for name, port in ports.items():
+            require_free(port, _PORT_NAMES[name], f"FINSIGHT_{name.upper()}_PORT", own)
 
     def _adopt(self) -> None:
         """Keep to the settings of what runs, unless others are asked for: those need a new start."""
@@ -176,9 +186,23 @@ class _Start:
 
     def _start_ray(self) -> Starting:
         stores = self._stores()
-        if self._ray.running() and not self._ray.uses(stores):
-            processes.end(self._ray.remains())  # a store has come back at another port
+        if self._ray.running() and (not self._ray.uses(stores) or self._ray.lost()):
+            # A store has come back at another port, or somebody has taken a port that Serve was to have
+            processes.end(self._ray.remains())
         return self._ray.start(stores, _from_anywhere(os.environ), self._asked)
+
+    def _await_ray(self, starting: Starting) -> None:
+        """Wait for Ray; a port that was taken since it was chosen makes way for another, once."""
+        try:
+            starting.wait(RAY_TIMEOUT_S)
+        except NotRunning:
+            self._require_ports()
+            if not self._ray.lost():
+                raise
+            processes.end(self._ray.remains())
+            starting = self._start_ray()
+            self._announce()
+            starting.wait(RAY_TIMEOUT_S)
 
     def _stores(self) -> dict[str, str]:
         settings = self._settings
@@ -238,10 +262,17 @@ class _Start:
     def _served(self, serving: Background) -> float:
         try:
             return serving.wait(SERVE_TIMEOUT_S)
-        except TimeoutError:
+        except (NotRunning, TimeoutError) as error:
+            self._require_ports()
+            for name, port in self._ray.lost().items():
+                raise PortTaken(
+                    f"Port {port} ({name}), free when it was chosen, is taken by {holder(port)}. "
+                    "Call `finsight up` again: it chooses another."
+                ) from None
+            why = str(error) or f"not after {SERVE_TIMEOUT_S:g} s"
             raise NotRunning(
-                f"The HTTP API is not ready after {SERVE_TIMEOUT_S:g} s. The Ray dashboard at "
-                f"{self._settings.url('dashboard')} tells what Serve waits for; call `finsight up` again."
+                f"The HTTP API is not ready: {why}. The Ray dashboard at {self._settings.url('dashboard')} "
+                "tells what Serve waits for; call `finsight up` again."
             ) from None
 
     def _first_prediction(self) -> dict[str, Any] | None:

@@ -14,7 +14,7 @@ import httpx
 import psutil
 import pytest
 
-from cluster.local import interpreter
+from cluster.local import haproxy, interpreter
 from cluster.ports import free_port
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow, pytest.mark.timeout(280)]
@@ -22,28 +22,13 @@ pytestmark = [pytest.mark.ray, pytest.mark.slow, pytest.mark.timeout(280)]
 BODY = {"features": [0.1] * 50}
 
 
-def haproxy(folder: Path) -> dict[str, str]:
-    """Environment of an HAProxy that gets in no other's way; socket paths must be short."""
-    files = {
-        "CONFIG_FILE_LOC": "haproxy.cfg",
-        "SOCKET_PATH": "admin.sock",
-        "SERVER_STATE_BASE": "",
-        "SERVER_STATE_FILE": "server-state",
-        "METRICS_SOCKET_PATH": "metrics.sock",
-    }
-    ports = [
-        "HAPROXY_METRICS_PORT",
-        "HAPROXY_STATS_PORT",
-        "FALLBACK_PROXY_HTTP_PORT",
-        "FALLBACK_PROXY_GRPC_PORT",
-    ]
+def behind_haproxy(folder: Path) -> dict[str, str]:
+    """Environment of a Serve that gets in no other's way; socket paths must be short."""
     return {
-        "RAY_SERVE_ENABLE_HA_PROXY": "1",
+        **haproxy.environment(folder, folder / "haproxy"),
         "RAY_SERVE_THROUGHPUT_OPTIMIZED": "1",
         "RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S": "1",
-        "RAY_SERVE_HAPROXY_OBSERVE_ERROR_LIMIT": "1",
-        **{f"RAY_SERVE_HAPROXY_{name}": str(folder / file) for name, file in files.items()},
-        **{f"RAY_SERVE_{name}": str(free_port()) for name in ports},
+        **{f"RAY_SERVE_FALLBACK_PROXY_{name}_PORT": str(free_port()) for name in ("HTTP", "GRPC")},
     }
 
 
@@ -62,7 +47,7 @@ def driver(folder: Path, served_database: str, bundle_dir: Path) -> Iterator[tup
     (folder / "metrics").mkdir()
     environment = {
         **{name: value for name, value in os.environ.items() if not name.startswith("RAY_")},
-        **haproxy(folder),
+        **behind_haproxy(folder),
         "FINSIGHT_HOME": str(folder / "home"),
         "FINSIGHT_PROVIDERS": '{"sample": {}}',
         "DATABASE_URL": served_database,

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import signal
+import socket
 import subprocess
 import time
 from collections.abc import Callable
@@ -101,6 +103,22 @@ def test_what_jobs_count_is_on_the_page_too(finsight: Whole) -> None:
     counted = [line for line in page.splitlines() if line.startswith('gaps_found_total{interval="1d"}')]
     # The whole history of two symbols by the job, and what the watch over gaps has found since.
     assert [float(line.split()[1]) >= 2 for line in counted] == [True], counted
+
+
+def test_every_port_is_open_to_this_machine_only(finsight: Whole) -> None:
+    home = str(finsight.home)
+    servers = [one for one in psutil.process_iter(["cmdline"]) if home in " ".join(one.info["cmdline"] or ())]
+    found = set()
+    for process in {*finsight.instance.processes(), *servers}:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            found |= {
+                (process.name(), each.laddr.ip.removeprefix("::ffff:"))
+                for each in process.net_connections("inet")
+                if each.status == psutil.CONN_LISTEN or (each.type == socket.SOCK_DGRAM and each.laddr)
+            }
+
+    assert {"haproxy", "gcs_server", "raylet", "postgres", "valkey-server"} <= {name for name, _ in found}
+    assert [each for each in sorted(found) if each[1] not in {"127.0.0.1", "::1"}] == []
 
 
 def test_status_shows_every_part_and_what_is_stored(finsight: Whole) -> None:
