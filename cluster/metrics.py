@@ -73,6 +73,9 @@ write_batch_ms = _histogram("write_batch_ms", "Duration of one bulk write of bar
 backfill_jobs_processed_total = _counter(
     "backfill_jobs_processed_total", "Backfill attempts that ended, by outcome.", "tier", "outcome"
 )
+backfill_database_failures_total = _counter(
+    "backfill_database_failures_total", "Times that a backfill worker met a database in trouble."
+)
 
 duty_failures_total = _counter("duty_failures_total", "Rounds of a recurring duty that failed.", "duty")
 
@@ -174,19 +177,22 @@ class _StateReadUp(Collector):
         )
 
 
-def forget_dead_processes() -> None:
+def _forget_dead_processes(folder: str) -> None:
     """Drop what processes that ended have left of their live gauges; their counters stay in the totals."""
-    folder = os.environ.get("PROMETHEUS_MULTIPROC_DIR")
-    for file in Path(folder).glob("gauge_live*_*.db") if folder else ():
+    for file in Path(folder).glob("gauge_live*_*.db"):
         pid = int(file.stem.rpartition("_")[2])
         if not psutil.pid_exists(pid):
             mark_process_dead(pid, folder)  # type: ignore[no-untyped-call]
 
 
 def render_page(state_collectors: Iterable[StateCollector] = ()) -> bytes:
-    """The Prometheus text page: process metrics of the whole node, then state metrics."""
+    """The Prometheus text page: process metrics of the whole node, then state metrics.
+
+    Counters and histograms are sums over all processes there have been, gauges those of processes that live.
+    """
     page, states = CollectorRegistry(), list(state_collectors)
-    if os.environ.get("PROMETHEUS_MULTIPROC_DIR"):
+    if folder := os.environ.get("PROMETHEUS_MULTIPROC_DIR"):
+        _forget_dead_processes(folder)
         MultiProcessCollector(page)  # type: ignore[no-untyped-call] # registers itself
     else:
         page.register(_ThisProcess())

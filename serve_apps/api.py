@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from fastapi import FastAPI
 from pydantic import BaseModel, ConfigDict, Field
 
-from cluster import logs, metrics
+from cluster import logs
 from cluster.clock import Clock
 from cluster.settings import Settings, load, reread
 from serve_apps import documents, problems
@@ -97,9 +97,11 @@ def build(args: Mapping[str, Any]) -> Application:
     options = ServeArguments.model_validate(args)
 
     def replica_app() -> FastAPI:
+        from serve_apps import on_ray
+
+        on_ray.keep_to_node()
         settings = load()
         logs.configure(settings.log_level)
-        metrics.forget_dead_processes()
         return create_app(settings, on_ray=True)
 
     deployment = serve.deployment(

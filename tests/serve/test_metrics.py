@@ -1,17 +1,12 @@
 from __future__ import annotations
 
 import math
-import os
-import subprocess
-import sys
 from datetime import UTC, datetime
-from pathlib import Path
 
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 from starlette.testclient import TestClient
 
-from cluster import metrics
 from cluster.settings import Settings
 from tests.serve.conftest import started
 
@@ -97,20 +92,3 @@ def test_without_a_database_the_page_comes_without_state(settings: Settings) -> 
 def test_no_input_gets_into_a_label(client: TestClient, symbol: str) -> None:
     client.post("/predict", json={"symbol": symbol})
     assert not any("fake" in name for name, _ in scrape(client))
-
-
-def test_the_gauges_of_a_dead_process_are_forgotten_and_its_counters_kept(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    with subprocess.Popen([sys.executable, "-c", ""]) as ended:
-        pass
-    files = [
-        f"{kind}_{pid}.db" for kind in ("gauge_livemostrecent", "counter") for pid in (ended.pid, os.getpid())
-    ]
-    for file in files:
-        (tmp_path / file).touch()
-    monkeypatch.setenv("PROMETHEUS_MULTIPROC_DIR", str(tmp_path))
-
-    metrics.forget_dead_processes()
-
-    assert {path.name for path in tmp_path.iterdir()} == {*files[1:]}

@@ -95,22 +95,41 @@ def test_a_state_metric_that_is_not_declared_cannot_be_made() -> None:
 
 
 WORKER = """
+import sys
 from cluster import metrics
 metrics.bars_written_total.labels("sample").inc(5)
 metrics.provider_request_ms.observe(3.5)
-metrics.provider_health_score.labels("sample").set(0.5)
+metrics.provider_health_score.labels(sys.argv[1]).set(0.5)
+print("counted", flush=True)
+input()
 """
+PAGE = "import sys; from cluster import metrics; sys.stdout.buffer.write(metrics.render_page([]))"
 
 
-def test_the_processes_of_a_node_share_one_page(tmp_path: Path) -> None:
+def test_a_page_has_the_counts_of_all_processes_of_a_node_and_the_gauges_of_those_that_live(
+    tmp_path: Path,
+) -> None:
     env = {**os.environ, "PROMETHEUS_MULTIPROC_DIR": str(tmp_path)}
-    for _ in range(2):
-        subprocess.run([sys.executable, "-c", WORKER], env=env, check=True)
-    script = "import sys; from cluster import metrics; sys.stdout.buffer.write(metrics.render_page([]))"
-    page = values(
-        subprocess.run([sys.executable, "-c", script], env=env, check=True, capture_output=True).stdout
-    )
-    assert page["bars_written_total[('source', 'sample')]"] == 10.0
-    assert page["provider_request_ms_sum"] == 7.0
-    assert page["provider_request_ms_count"] == 2.0
-    assert page["provider_health_score[('provider', 'sample')]"] == 0.5
+
+    def worker(provider: str) -> subprocess.Popen[bytes]:
+        command = [sys.executable, "-c", WORKER, provider]
+        return subprocess.Popen(command, env=env, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+
+    def page() -> dict[str, float]:
+        command = [sys.executable, "-c", PAGE]
+        return values(subprocess.run(command, env=env, check=True, capture_output=True).stdout)
+
+    with worker("killed") as killed, worker("alive") as alive:
+        for each in (killed, alive):
+            assert each.stdout is not None
+            assert each.stdout.readline() == b"counted\n"
+        killed.kill()
+        killed.wait()
+        found = page()
+        alive.kill()
+
+    assert found["bars_written_total[('source', 'sample')]"] == 10.0
+    assert found["provider_request_ms_sum"] == 7.0
+    assert found["provider_request_ms_count"] == 2.0
+    gauges = {name: value for name, value in found.items() if name.startswith("provider_health_score")}
+    assert gauges == {"provider_health_score[('provider', 'alive')]": 0.5}
