@@ -12,6 +12,7 @@ import shlex
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from hashlib import sha256
@@ -22,6 +23,7 @@ from typing import Any, TypeVar
 import httpx
 
 from cluster.errors import ConfigError, InputError, NotReady, NotRunning
+from cluster.log_tail import LogTail
 
 JOBS = ("ingest", "features", "train", "evaluate")
 """What can be submitted: the modules `jobs.<name>`."""
@@ -97,9 +99,10 @@ class Submissions:
         self._start_s = start_s
         self._patience_s = patience_s
         # trust_env would send the token through a proxy, or replace it by an entry of ~/.netrc.
+        self._headers = _authorization()
         self._http = httpx.Client(
             base_url=self._url,
-            headers=_authorization(),
+            headers=self._headers,
             timeout=30.0,
             trust_env=False,
             limits=httpx.Limits(max_keepalive_connections=0),  # so that there is nothing to close
@@ -113,11 +116,11 @@ class Submissions:
         if job not in JOBS:
             raise InputError(f"there is no job {job!r}; there are {', '.join(JOBS)}")
         quoted = shlex.join(arguments)
-        same = [one for one in self.listed() if (one.job, one.arguments) == (job, quoted)]
-        for one in same:
-            if not one.ended:
+        known = self.listed()
+        for one in known:
+            if (one.job, one.arguments) == (job, quoted) and not one.ended:
                 return one.submission_id
-        submission_id = _next_id(job, quoted, [one.submission_id for one in same])
+        submission_id = _next_id(job, quoted, [one.submission_id for one in known])
         request = {
             "submission_id": submission_id,
             # exec: the stop signal reaches the job and not a shell in front of it
@@ -141,12 +144,12 @@ class Submissions:
         is waited for; interrupting this leaves the job alone.
         """
         log = _Log(submission_id, on_progress, on_talk)
-        while True:
-            job = self._patiently(lambda: self.get(submission_id))
-            log.feed(self._patiently(lambda: self.logs(submission_id)))  # after the status: so it is complete
-            if job.ended:
-                return log.outcome(job)
-            time.sleep(self._poll_s)
+        url = f"ws{self._url.removeprefix('http')}/api/jobs/{submission_id}/logs/tail"
+        with closing(LogTail(url, self._headers)) as tail:
+            while not (job := self._patiently(lambda: self.get(submission_id))).ended:
+                log.feed(*tail.read(self._poll_s))
+        log.feed(0, self._patiently(lambda: self.logs(submission_id)))  # after the status: so it is complete
+        return log.outcome(job)
 
     def get(self, submission_id: str) -> Submission:
         """One job."""
@@ -213,18 +216,20 @@ class _Log:
         self._entry = f"Running entrypoint for job {submission_id}: "  # Ray's own lines end with this one
         self._begun = False
         self._read = 0
+        self._rest = ""
         self._on_progress = on_progress
         self._on_talk = on_talk
         self._result: Mapping[str, Any] | None = None
         self._error: str | None = None
 
-    def feed(self, log: str) -> None:
-        complete = log.rfind("\n") + 1
-        for line in log[self._read : complete].splitlines():
+    def feed(self, at: int, text: str) -> None:
+        """Take `text`, which begins with character `at` of the log; what was taken before is left out."""
+        *lines, self._rest = (self._rest + text[self._read - at :]).split("\n")
+        self._read = max(self._read, at + len(text))
+        for line in lines:
             if self._begun:
                 self._take(line)
             self._begun = self._begun or line.startswith(self._entry)
-        self._read = max(self._read, complete)
 
     def outcome(self, job: Submission) -> Outcome:
         if job.status == "SUCCEEDED":
@@ -269,7 +274,7 @@ def _authorization() -> dict[str, str]:
 
 def _next_id(job: str, arguments: str, before: Sequence[str]) -> str:
     """The same for all who ask for the same: the number after those of the jobs there were `before`."""
-    kind = f"{job}-{sha256(arguments.encode()).hexdigest()[:4]}" if arguments else job
+    kind = f"{job}-{sha256(arguments.encode()).hexdigest()[:8]}" if arguments else job
     numbers = [each.removeprefix(f"{kind}-") for each in before]
     return f"{kind}-{max((int(each) for each in numbers if each.isdecimal()), default=0) + 1}"
 

@@ -32,13 +32,19 @@ def read(*logs: str) -> tuple[_Log, list[Progress], list[str]]:
     talk: list[str] = []
     log = _Log(ID, progress.append, talk.append)
     for text in logs:
-        log.feed(text)
+        log.feed(0, text)
     return log, progress, talk
 
 
-@given(st.lists(st.integers(0, len(LOG)), max_size=8))
-def test_every_line_is_handed_on_once_however_the_log_grows(lengths: list[int]) -> None:
-    log, progress, talk = read(*(LOG[:length] for length in sorted(lengths)), LOG)
+@given(st.lists(st.integers(0, len(LOG)), max_size=8), st.data())
+def test_every_line_is_handed_on_once_however_the_log_grows(lengths: list[int], data: st.DataObject) -> None:
+    """It comes in pieces, and from an earlier character on when a connection had to be made anew."""
+    log, progress, talk = read()
+    known = 0
+    for length in [*sorted(lengths), len(LOG)]:
+        at = data.draw(st.integers(0, known))
+        log.feed(at, LOG[at:length])
+        known = length
     assert progress == [Progress(0.0, "reading bars"), Progress(0.5, "lstm")]
     assert talk == ["a library says ä", '{"event": "symbols_too_short", "level": "info"}']
     assert log.outcome(job("SUCCEEDED")).result == {"version": "3"}
