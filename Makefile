@@ -33,8 +33,15 @@ $(STAMP): pyproject.toml constraints.txt
 run: $(STAMP) ## Set up, then bring everything up on this machine
 	$(BIN)/finsight up
 
-test: $(STAMP) ## Run every test
-	$(BIN)/python -m pytest $(PYTEST)
+# First what runs side by side, then what starts a Ray, one test at a time; CONTRIBUTING.md says how to run less.
+# Both run whatever the first finds, but after 2: Ctrl-C, -x, or tests that cannot be read. 5: nothing selected.
+test: $(STAMP) ## Run every test, or some: make test PYTEST="tests/unit -q"
+	@$(BIN)/python -m pytest --part=parallel -n2 --dist=worksteal $(PYTEST); parallel=$$?; \
+	if [ $$parallel = 2 ]; then exit 2; fi; \
+	$(BIN)/python -m pytest --part=serial $(PYTEST) -n0; serial=$$?; \
+	case $$parallel,$$serial in 0,0 | 0,5 | 5,0) ;; *) \
+		echo "Exit status of the tests side by side: $$parallel; of those after them: $$serial"; exit 1 ;; \
+	esac
 
 lock: $(STAMP) ## Write down the installed versions, after pyproject.toml has changed
 	@# what the choice of CPU or GPU decides, and the installers themselves, stay free

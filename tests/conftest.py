@@ -22,10 +22,37 @@ from cluster.storage.embedded.valkey import EmbeddedValkey
 # become minutes, and timeouts strike. Read by every raylet that a test starts, in this process or below it.
 os.environ.setdefault("RAY_worker_niceness", "0")
 
+# The networks of the tests are tiny: two threads take three times the CPU of one for their sums, and ten times
+# as long on a busy machine. Read when torch is loaded, in this process and those below it.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 
 # How long an example takes says something about the machine and nothing about the code.
 hypothesis.settings.register_profile("finsight", deadline=None)
 hypothesis.settings.load_profile("finsight")
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """`--part`: what `make test` runs side by side, and what after it, one test at a time."""
+    parser.addoption(
+        "--part",
+        choices=["parallel", "serial"],
+        help="only tests that run side by side, or only those with the markers ray and system",
+    )
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Keep the tests of the part that was asked for: a Ray wants the machine for itself."""
+    part = config.getoption("--part")
+    if part is None:
+        return
+    of_part: dict[bool, list[pytest.Item]] = {True: [], False: []}
+    for item in items:
+        alone = any(item.iter_markers("ray")) or any(item.iter_markers("system"))
+        of_part[alone == (part == "serial")].append(item)
+    items[:] = of_part[True]
+    config.hook.pytest_deselected(items=of_part[False])
 
 
 @pytest.fixture(scope="session")
