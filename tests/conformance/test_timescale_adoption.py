@@ -13,7 +13,7 @@ from cluster.storage import retention, rollups, session_hours, timescale
 from cluster.storage.database import Database
 from cluster.storage.migrate import migrate
 from tests.conformance.candle_servers import fresh, require_timescale
-from tests.conformance.test_candle_storage import NOW, OLD, add, minutes, rolled, rows
+from tests.conformance.candle_tables import NOW, OLD, add, minutes, rolled, rows
 from tests.integration.storage.bar_tables import bar, write
 
 pytestmark = pytest.mark.postgres
