@@ -12,7 +12,7 @@ import pyarrow as pa
 
 from cluster import logs, metrics
 from cluster.clock import Clock
-from cluster.errors import LeaseLost
+from cluster.errors import LeaseLost, StorageError
 from cluster.storage import known_gaps
 from cluster.storage.backfill_merge import Span
 from cluster.storage.backfill_records import Lease
@@ -60,7 +60,7 @@ class GroupCommit:
 
     While one transaction runs the next jobs gather and share the one after it: alone nobody waits, under load
     the cost of a commit is shared. A group that fails is done again one by one, so that each job meets only
-    its own error.
+    its own error; trouble of the database is everybody's.
     """
 
     def __init__(self, queue: Fences, clock: Clock, *, most_jobs: int = 64, most_bars: int = 200_000) -> None:
@@ -107,11 +107,13 @@ class GroupCommit:
         try:
             rows = await self._stored([entry.filled for entry in group])
         except Exception as error:
-            if len(group) > 1:
+            if len(group) > 1 and not isinstance(error, StorageError):
                 for entry in group:
                     await self._settle([entry])
-            elif not group[0].stored.done():
-                group[0].stored.set_exception(error)
+                return
+            for entry in group:
+                if not entry.stored.done():
+                    entry.stored.set_exception(error)
             return
         for entry in group:
             if entry.stored.done():

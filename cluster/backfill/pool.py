@@ -7,20 +7,24 @@ from collections import Counter
 from collections.abc import Awaitable, Callable, Collection
 from contextlib import suppress
 from dataclasses import dataclass
-from random import uniform
+from random import random, uniform
 from typing import Protocol
+from uuid import UUID
 
 from cluster import logs, metrics
 from cluster.backfill.lease import Tenure
+from cluster.backfill.trouble import Trouble
 from cluster.backfill.worker import Result
 from cluster.clock import Clock
-from cluster.errors import LeaseLost
+from cluster.errors import LeaseLost, StorageError
 from cluster.storage.backfill_records import Lease
 
 log = logs.get(__name__)
 
 _GATHER_S = 0.02
 """What a free slot may wait for others to be claimed for with it."""
+_SETTLED = ("done", "retried", "snoozed", "dead")
+"""Results that the database has taken."""
 
 
 class Claims(Protocol):
@@ -41,6 +45,10 @@ class Claims(Protocol):
 
     async def release(self, lease: Lease) -> None:
         """Give a job back."""
+        ...
+
+    async def excuse(self, leases: Collection[Lease], reason: str) -> list[Lease]:
+        """Give jobs back that the database failed; returns those to ask for again."""
         ...
 
 
@@ -70,8 +78,10 @@ class Pool:
 
     A job starts as soon as it is claimed, so no lease is spent waiting. Slots that become free are gathered
     for a moment, so that a claim is worth its way; `concurrency` of twice the `batch` keeps jobs running.
-    With nothing to do the pool looks every `poll_s` seconds, give or take half, or when it is woken; a
-    database that is away is asked again at the same pace.
+    With nothing to do the pool looks every `poll_s` seconds, give or take half, or when it is woken.
+
+    A database in trouble is left alone for a while that grows, and then tried by one job. Jobs that it failed
+    are given back without using an attempt as soon as it takes them.
     """
 
     def __init__(
@@ -98,6 +108,13 @@ class Pool:
         self._finished: Counter[str] = Counter()
         self._claimed = 0
         self._claimed_at_s = clock.monotonic_s()
+        self._trouble = Trouble(poll_s)
+        self._reason = ""
+        self._owed: dict[UUID, Lease] = {}
+        """Attempts that the database failed, to be undone when it is well again."""
+        self._probe: int | None = None
+        """The job that was claimed last."""
+        self._beat_failed = False
         self._wake = asyncio.Event()
         self._drain_began = asyncio.Event()
         self._claims_ended = asyncio.Event()
@@ -121,6 +138,9 @@ class Pool:
         if tasks := [running.task for running in self._running.values()]:
             await asyncio.wait(tasks, timeout=grace_s)
         await asyncio.gather(*(self._give_back(running) for running in list(self._running.values())))
+        with suppress(StorageError, TimeoutError):  # what is owed at the end uses an attempt
+            async with asyncio.timeout(self._call_timeout_s):
+                await self._excuse()
         self._drained.set()
 
     def stats(self) -> PoolStats:
@@ -136,6 +156,11 @@ class Pool:
 
     async def _claim_until_drained(self) -> None:
         while not self._draining:
+            if self._trouble.is_new:
+                await _wait(self._drain_began, self._trouble.pause_s(random()))  # noqa: S311 - spreads workers
+                self._trouble.paused()
+                self._probe = None
+                continue
             self._wake.clear()
             free = self._free()
             claimed = await self._claim(free) if free > 0 else 0
@@ -150,19 +175,25 @@ class Pool:
         return self._drain_began.is_set()
 
     def _free(self) -> int:
-        return min(self._batch, self._concurrency - len(self._running))
+        """How many jobs to claim; one at a time tries whether a database in trouble is well again."""
+        free = min(self._batch, self._concurrency - len(self._running))
+        if self._trouble.failures:
+            return 0 if self._probe in self._running else min(free, 1)
+        return free
 
     async def _claim(self, limit: int) -> int:
         sent_at_s = self._clock.monotonic_s()
         try:
             async with asyncio.timeout(self._call_timeout_s):
+                await self._excuse()
                 leases = await self._queue.claim(self._name, limit)
         except Exception as error:  # the loop outlives whatever the database does
-            log.warning("claim_failed", worker=self._name, reason=f"{type(error).__name__}: {error}")
+            self._failed("claim_failed", error)
             return 0
         self._claimed_at_s = self._clock.monotonic_s()
         self._claimed += len(leases)
         for lease in leases:
+            self._probe = lease.id
             if (lost := self._running.get(lease.id)) is not None:  # ours until we or the database stood still
                 await self._drop(lost)
             self._start(lease, sent_at_s)
@@ -175,6 +206,10 @@ class Pool:
     async def _finish(self, lease: Lease) -> None:
         try:
             result: str = await self._work(lease)
+        except StorageError as error:
+            self._owed[lease.token] = lease
+            self._failed("job_postponed", error)
+            result = "postponed"
         except Exception as error:  # not even settled: its lease runs out, another attempt follows
             log.error("job_unsettled", job=lease.id, reason=f"{type(error).__name__}: {error}")
             result = "unsettled"
@@ -193,6 +228,8 @@ class Pool:
             await self._beat(held, now_s)
         for running in held:
             if self._clock.monotonic_s() >= running.tenure.stop_at_s:
+                if self._beat_failed:  # the database did not hear of us: the job is not to blame
+                    self._owed[running.lease.token] = running.lease
                 await self._drop(running)
 
     async def _beat(self, held: list[_Running], sent_at_s: float) -> None:
@@ -200,8 +237,10 @@ class Pool:
             async with asyncio.timeout(self._queue.lease_s / 3):
                 kept = await self._queue.beat([running.lease for running in held])
         except Exception as error:  # the next beats fit into the lease; if they fail too, the work is dropped
-            log.warning("beat_failed", worker=self._name, reason=f"{type(error).__name__}: {error}")
+            self._beat_failed = True
+            self._failed("beat_failed", error)
             return
+        self._beat_failed = False
         for running in held:
             if running.lease.id in kept:
                 running.tenure = running.tenure.renewed(sent_at_s)
@@ -237,7 +276,22 @@ class Pool:
         del self._running[running.lease.id]
         return True
 
+    async def _excuse(self) -> None:
+        """Give back what the database has failed, before anything else is asked of it."""
+        if self._owed:
+            left = await self._queue.excuse(list(self._owed.values()), self._reason)
+            self._owed = {lease.token: lease for lease in left}
+
+    def _failed(self, event: str, error: Exception) -> None:
+        """The database is in trouble."""
+        self._reason = f"{type(error).__name__}: {error}"
+        log.warning(event, worker=self._name, reason=self._reason)
+        metrics.backfill_database_failures_total.inc()
+        self._trouble.failed()
+
     def _count(self, lease: Lease, result: str) -> None:
+        if result in _SETTLED and (failures := self._trouble.ended()):
+            log.info("database_well_again", worker=self._name, failures=failures)
         self._finished[f"{lease.tier}/{result}"] += 1
         metrics.backfill_jobs_processed_total.labels(lease.tier, result).inc()
         self._wake.set()

@@ -30,6 +30,7 @@ from cluster.errors import (
     ProviderError,
     RateLimited,
     Refused,
+    StorageError,
 )
 from cluster.market import bars, gaps
 from cluster.market.instants import Instants, to_instant
@@ -105,11 +106,14 @@ class Worker:
         self._grace_s = grace_s
 
     async def run(self, lease: Lease) -> Result:
-        """Work on the job of `lease` and settle it in the queue; cancelling leaves it leased."""
+        """Work on the job of `lease` and settle it in the queue; cancelling leaves it leased.
+
+        Raises `StorageError` when the database is in trouble; the job is leased then, and not to blame.
+        """
         try:
             try:
                 return await self._fill(lease)
-            except LeaseLost:
+            except (LeaseLost, StorageError):
                 raise
             except Exception as error:  # a job must be settled, whatever went wrong with it
                 return await self._settle(lease, error)

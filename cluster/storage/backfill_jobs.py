@@ -21,7 +21,7 @@ from cluster.errors import LeaseLost, RateLimited, StorageError
 from cluster.market.intervals import Interval
 from cluster.market.symbols import Tier
 from cluster.redaction import redact
-from cluster.storage import audit, backfill_bell, backfill_enqueue
+from cluster.storage import audit, backfill_bell, backfill_enqueue, backfill_excuse
 from cluster.storage.audit import Author
 from cluster.storage.backfill_enqueue import Wanted
 from cluster.storage.backfill_merge import Span
@@ -346,6 +346,13 @@ class BackfillQueue:
             await self._keep(fence, lease, "failed", reason)
             await fence.execute(_WAIT, lease.id, lease.token, reason, 0, None, delay)
         return "ready"
+
+    async def excuse(self, leases: Collection[Lease], reason: str) -> list[Lease]:
+        """Undo attempts that the database itself broke off; returns those that are to be tried again.
+
+        Raises `StorageError` while it goes on; see `backfill_excuse.excuse`.
+        """
+        return await backfill_excuse.excuse(self._database, leases, redact(reason), self._longest_snooze)
 
     async def release(self, lease: Lease) -> None:
         """Give the job back at once, without using an attempt. Raises `LeaseLost`."""

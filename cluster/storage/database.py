@@ -20,6 +20,7 @@ from cluster import logs
 from cluster.errors import ConfigError, StorageError
 from cluster.redaction import redact
 from cluster.storage.dsn import address, require_dsn
+from cluster.storage.outage import is_outage
 
 Connection: TypeAlias = "asyncpg.Connection[asyncpg.Record] | PoolConnectionProxy[asyncpg.Record]"
 Pool: TypeAlias = "asyncpg.Pool[asyncpg.Record]"
@@ -41,12 +42,6 @@ WHERE datname = current_database() AND usename = current_user AND application_na
   AND state = 'active' AND wait_event IN ('ClientRead', 'ClientWrite')
   AND query_start < clock_timestamp() - $2::interval
 """
-_UNREACHABLE = (
-    OSError,
-    asyncpg.PostgresConnectionError,
-    asyncpg.CannotConnectNowError,
-    asyncpg.TooManyConnectionsError,
-)
 _REFUSED = (
     asyncpg.ClientConfigurationError,
     asyncpg.InvalidPasswordError,
@@ -59,7 +54,7 @@ _LOST = (
     ConnectionResetError,
     asyncpg.InternalClientError,  # the server said good-bye between two of our messages
 )
-_WAITED = (asyncpg.QueryCanceledError, asyncpg.LockNotAvailableError, asyncpg.DeadlockDetectedError)
+_WAITED = (asyncpg.QueryCanceledError, asyncpg.LockNotAvailableError)
 
 
 class Database:
@@ -80,6 +75,7 @@ class Database:
         statement_timeout_s: float = 60,
         lock_timeout_s: float = 30,
         idle_in_transaction_timeout_s: float = 60,
+        idle_session_timeout_s: float = 0,
         reset_sessions: bool = True,
         grace_s: float = _GRACE_S,
         frozen_after_s: float = _FROZEN_AFTER_S,
@@ -88,6 +84,8 @@ class Database:
 
         `reset_sessions`: ask the server to forget the session's settings and locks after every use. Without
         it a use costs one round trip less; for programs whose statements leave nothing in the session.
+        `idle_session_timeout_s`: the server ends a session that says nothing for so long, and with it the
+        locks of a client that froze; 0: never.
         A server that does not answer is given up `grace_s` after it should have given up a statement itself.
         `frozen_after_s`: the session of any process of FinSight whose statement has waited so long for its
         client is ended by a statement of this pool that has waited in vain.
@@ -96,6 +94,7 @@ class Database:
             "statement_timeout": statement_timeout_s,
             "lock_timeout": lock_timeout_s,
             "idle_in_transaction_session_timeout": idle_in_transaction_timeout_s,
+            "idle_session_timeout": idle_session_timeout_s,
         }
         with _connecting(require_dsn(dsn)):
             pool = await asyncpg.create_pool(
@@ -132,8 +131,8 @@ class Database:
     async def connection(self) -> AsyncIterator[Connection]:
         """A connection outside a transaction.
 
-        A server that is or gets out of reach, a timeout of `open` that ran out and a deadlock are a
-        `StorageError`; what the database says to a statement comes as asyncpg raises it.
+        What is the trouble of the server itself is a `StorageError`: out of reach, full, read-only, a timeout
+        of `open` that ran out, a deadlock. What it says to a statement comes as asyncpg raises it.
         """
         with _connecting(self.dsn):
             connection = await self.pool.acquire(timeout=CONNECT_TIMEOUT_S)
@@ -166,7 +165,9 @@ def _connecting(dsn: str) -> Iterator[None]:
     except TimeoutError as error:
         message = f"PostgreSQL at {address(dsn)} gave no connection within {CONNECT_TIMEOUT_S:g} s."
         raise StorageError(message) from error
-    except _UNREACHABLE as error:
+    except (OSError, asyncpg.PostgresError) as error:
+        if isinstance(error, asyncpg.PostgresError) and not is_outage(error):
+            raise
         raise StorageError(f"PostgreSQL at {address(dsn)} cannot be reached: {error}") from error
 
 
@@ -185,6 +186,10 @@ def _working(dsn: str, connection: Connection) -> Iterator[None]:
         if isinstance(error, asyncpg.InterfaceError) and not _is_closed(connection):
             raise
         raise StorageError(f"The connection to PostgreSQL at {address(dsn)} was lost: {error}") from error
+    except asyncpg.PostgresError as error:
+        if not is_outage(error):
+            raise
+        raise StorageError(f"PostgreSQL at {address(dsn)} is in trouble: {error}. Try again.") from error
 
 
 def _is_closed(connection: Connection) -> bool:

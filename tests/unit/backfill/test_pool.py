@@ -8,6 +8,7 @@ from contextlib import asynccontextmanager, suppress
 from datetime import UTC, datetime
 from uuid import uuid4
 
+from cluster import metrics
 from cluster.backfill.pool import Pool
 from cluster.backfill.worker import Result
 from cluster.clock import FakeClock
@@ -47,6 +48,9 @@ class FakeQueue:
         self.released: list[int] = []
         self.unreleasable: dict[int, FinSightError] = {}
         self.asked: list[int] = []
+        self.beats = 0
+        self.excused: list[int] = []
+        self.busy: set[int] = set()
         self.broken = False
 
     async def claim(self, worker: str, limit: int) -> list[Lease]:
@@ -57,6 +61,7 @@ class FakeQueue:
         return taken
 
     async def beat(self, leases: Collection[Lease]) -> set[int]:
+        self.beats += 1
         if self.broken:
             raise StorageError("away")
         return {one.id for one in leases} - self.lost
@@ -65,6 +70,12 @@ class FakeQueue:
         if one.id in self.unreleasable:
             raise self.unreleasable[one.id]
         self.released.append(one.id)
+
+    async def excuse(self, leases: Collection[Lease], reason: str) -> list[Lease]:
+        if self.broken:
+            raise StorageError("away")
+        self.excused += [one.id for one in leases if one.id not in self.busy]
+        return [one for one in leases if one.id in self.busy]
 
 
 async def until(condition: Callable[[], bool]) -> None:
@@ -129,7 +140,7 @@ async def test_a_job_whose_lease_is_lost_is_cancelled() -> None:
         await until(lambda: pool.stats().running == 1)
         assert work.cancelled == [1]
     assert pool.stats().finished == {"T0/lease_lost": 1, "T0/released": 1}
-    assert queue.released == [0]
+    assert (queue.released, queue.excused) == ([0], [])
 
 
 async def test_work_stops_by_itself_before_a_lease_that_cannot_be_renewed_ends() -> None:
@@ -138,10 +149,13 @@ async def test_work_stops_by_itself_before_a_lease_that_cannot_be_renewed_ends()
         await until(lambda: work.started == [0])
         queue.broken = True
         clock.advance(0.89 * LEASE_S)
-        await until(lambda: len(queue.asked) > 20)
+        await until(lambda: queue.beats > 5)
         assert work.cancelled == []
         clock.advance(0.02 * LEASE_S)
         await until(lambda: work.cancelled == [0])
+        assert queue.excused == []
+        queue.broken = False
+        await until(lambda: queue.excused == [0])  # it was the database that did not hear of us
 
 
 async def test_a_renewed_lease_goes_on() -> None:
@@ -183,11 +197,71 @@ async def test_a_drain_gives_back_what_does_not_finish() -> None:
 
 async def test_a_job_that_cannot_even_be_settled_leaves_the_loop_alive() -> None:
     async def crash(one: Lease) -> Result:
-        raise StorageError("the database is away")
+        raise RuntimeError("a bug")
 
     queue = FakeQueue(jobs=2)
     async with running(queue, crash) as pool:
         await until(lambda: pool.stats().finished == {"T0/unsettled": 2})
+    assert queue.excused == []
+
+
+class Full:
+    """A database that takes claims, but no bars until it has room."""
+
+    def __init__(self) -> None:
+        self.tried: list[int] = []
+        self.is_full = True
+
+    async def __call__(self, one: Lease) -> Result:
+        self.tried.append(one.id)
+        if self.is_full:
+            raise StorageError("no space left on device")
+        return "done"
+
+
+async def test_jobs_that_the_database_failed_are_given_back_and_one_at_a_time_tries_again() -> None:
+    queue, disk = FakeQueue(jobs=40), Full()
+    async with running(queue, disk, concurrency=4) as pool:
+        await until(lambda: len(queue.excused) >= 7)
+        first, *others = queue.asked
+        assert (first, set(others)) == (4, {1})
+        assert queue.excused == disk.tried[: len(queue.excused)] == list(range(len(queue.excused)))
+        disk.is_full = False
+        await until(lambda: not queue.waiting)
+        failed = pool.stats().finished["T0/postponed"]
+        await until(lambda: pool.stats().finished == {"T0/postponed": failed, "T0/done": 40 - failed})
+        assert max(queue.asked[-20:]) == 4
+    assert len(queue.excused) == failed
+
+
+async def test_a_job_that_is_still_being_written_is_asked_to_be_given_back_again() -> None:
+    queue, disk = FakeQueue(jobs=1), Full()
+    queue.busy = {0}
+    async with running(queue, disk) as pool:
+        await until(lambda: pool.stats().finished == {"T0/postponed": 1})
+        await until(lambda: len(queue.asked) > 4)
+        assert queue.excused == []
+        queue.busy = set()
+        await until(lambda: queue.excused == [0])
+
+
+async def test_what_the_database_failed_is_given_back_at_the_end_of_a_drain() -> None:
+    queue, disk = FakeQueue(jobs=1), Full()
+    queue.busy = {0}
+    async with running(queue, disk) as pool:
+        await until(lambda: pool.stats().finished == {"T0/postponed": 1})
+        queue.busy = set()
+    assert queue.excused == [0]
+
+
+async def test_an_outage_is_counted() -> None:
+    def counted() -> float:
+        return metrics.REGISTRY.get_sample_value("backfill_database_failures_total") or 0.0
+
+    before, queue = counted(), FakeQueue()
+    queue.broken = True
+    async with running(queue, Work()):
+        await until(lambda: counted() >= before + 2)
 
 
 async def test_a_job_that_comes_back_to_the_worker_that_lost_it_runs_once_and_is_looked_after() -> None:

@@ -21,7 +21,6 @@ LATER = datetime(2025, 10, 8, 14, tzinfo=UTC)
         (errors.InputError("interval not offered"), GiveUp()),
         (errors.ProviderDown("502"), Retry()),
         (errors.Malformed("HTML"), Retry()),
-        (errors.StorageError("connection reset"), Retry()),
         (RuntimeError("a bug"), Retry()),
     ],
 )
