@@ -6,10 +6,10 @@ Everything a scan does: compare 8.19 million bars with the calendar, judge the g
 from __future__ import annotations
 
 import asyncio
-import json
 import statistics
 
 from benchmarks.gap_table import LOST_EVERY, SYMBOLS, month
+from benchmarks.report import report
 
 ROUNDS = 3
 BOUND_S = 5.0
@@ -32,20 +32,11 @@ def main() -> None:
     """Run it and print its line."""
     times, bars = asyncio.run(measure())
     ours = statistics.median(times)
-    line = {
-        "bench": "gap_scan",
-        "ours": round(ours, 2),
-        "theirs": BOUND_S,
-        "unit": "s",
-        "ratio": round(ours / BOUND_S, 3),
-        "goal": 1.0,
-        "better": "lower",
-        "note": (
-            f"bound: {BOUND_S:g} s for {bars:,} minute bars of {SYMBOLS:,} symbols (XNYS, 30 days of "
-            f"September 2025, rows in the order of their arrival); all are compared; median of {ROUNDS} scans"
-        ),
-    }
-    print(json.dumps(line))
+    note = (
+        f"bound: {BOUND_S:g} s for {bars:,} minute bars of {SYMBOLS:,} symbols (XNYS, 30 days of "
+        f"September 2025, rows in the order of their arrival); all are compared; median of {ROUNDS} scans"
+    )
+    report("gap_scan", ours, BOUND_S, "s", digits=2, better="lower", note=note)
 
 
 if __name__ == "__main__":

@@ -7,10 +7,10 @@ arrives, as it does between two scans of a running system.
 from __future__ import annotations
 
 import asyncio
-import json
 import statistics
 
 from benchmarks.gap_table import SYMBOLS, month
+from benchmarks.report import report
 
 ROUNDS = 3
 GOAL = 0.01
@@ -36,20 +36,11 @@ def main() -> None:
     """Run it and print its line."""
     new, whole, bars = asyncio.run(measure())
     ours, theirs = statistics.median(new), statistics.median(whole)
-    line = {
-        "bench": "gap_scan_incremental",
-        "ours": round(ours, 4),
-        "theirs": round(theirs, 3),
-        "unit": "s",
-        "ratio": round(ours / theirs, 4),
-        "goal": GOAL,
-        "better": "lower",
-        "note": (
-            f"ours: a scan after one more minute of {SYMBOLS:,} symbols; theirs: our own scan of all "
-            f"{bars:,} bars; medians of {len(new)} and {len(whole)} in one run"
-        ),
-    }
-    print(json.dumps(line))
+    note = (
+        f"ours: a scan after one more minute of {SYMBOLS:,} symbols; theirs: our own scan of all "
+        f"{bars:,} bars; medians of {len(new)} and {len(whole)} in one run"
+    )
+    report("gap_scan_incremental", ours, theirs, "s", digits=4, better="lower", goal=GOAL, note=note)
 
 
 if __name__ == "__main__":
