@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from functools import partial
 
@@ -21,9 +20,10 @@ from cluster.market.adjustments import CorporateAction
 from cluster.market.intervals import Interval
 from cluster.market.symbols import Instrument
 from cluster.providers import finnhub_wire as wire
-from cluster.providers.exchange_time import NEW_YORK, first_open, session_date
+from cluster.providers.exchange_time import NEW_YORK, first_open
 from cluster.providers.finnhub_wire import CALENDAR, NAME, RESOLUTION
 from cluster.providers.http import Answer, Http, Throttled
+from cluster.providers.kept_splits import KeptSplits
 from cluster.providers.protocol import Capabilities, Quote, Step
 from cluster.providers.reading import read
 from cluster.providers.symbology import spelled_by_finnhub
@@ -33,19 +33,7 @@ BASE_URL = "https://finnhub.io/api/v1"
 INTRADAY_WINDOW = timedelta(days=30)
 """It answers no more than a month of intraday bars at a time."""
 
-SPLITS_KEPT = timedelta(hours=1)
-"""For so long the splits of a symbol are not asked for again."""
-
 _EARLIEST = datetime(1990, 1, 2, tzinfo=UTC)
-
-
-@dataclass(frozen=True, slots=True)
-class _Splits:
-    """The splits of a symbol from `since` until `read_at`."""
-
-    splits: Sequence[CorporateAction]
-    since: datetime
-    read_at: datetime
 
 
 class FinnhubProvider:
@@ -81,7 +69,7 @@ class FinnhubProvider:
         )
         self._has_key = bool(api_key)
         self._usage: Mapping[str, int] = {}
-        self._splits: dict[str, _Splits] = {}
+        self._splits = KeptSplits()
 
     async def bars(self, symbol: str, interval: Interval, start: datetime, end: datetime) -> pa.Table:
         """The bars of [start, end) in the first 30 days that have any; a call for each 30 days until then.
@@ -108,7 +96,8 @@ class FinnhubProvider:
         if first is None:
             return None
         if interval.is_daily:
-            return Step(first, end, 1 if self._known_splits(symbol, first) else 2)
+            known = self._splits.since(symbol, first, self._now())
+            return Step(first, end, 2 if known is None else 1)
         return Step(first, min(end, first + INTRADAY_WINDOW))
 
     def instruments(self) -> list[Instrument]:
@@ -145,21 +134,14 @@ class FinnhubProvider:
         return wire.raw_days(table, await self._splits_since(symbol, start), today)
 
     async def _splits_since(self, symbol: str, start: datetime) -> Sequence[CorporateAction]:
-        kept = self._known_splits(symbol, start)
-        if kept is None:
-            now = self._now()
+        now = self._now()
+        splits = self._splits.since(symbol, start, now)
+        if splits is None:
             days = {"from": f"{start:%Y-%m-%d}", "to": f"{now:%Y-%m-%d}"}
             answer = await self._get("/stock/split", {"symbol": spelled_by_finnhub(symbol), **days})
             splits = read(answer, partial(wire.parse_splits, symbol=symbol))
-            kept = self._splits[symbol] = _Splits(splits, start, now)
-        return kept.splits
-
-    def _known_splits(self, symbol: str, since: datetime) -> _Splits | None:
-        kept, now = self._splits.get(symbol), self._now()
-        if kept is None or kept.since > since or now - kept.read_at > SPLITS_KEPT:
-            return None
-        # With a new day a new split may divide what is answered.
-        return kept if session_date(kept.read_at, NEW_YORK) == session_date(now, NEW_YORK) else None
+            self._splits.keep(symbol, splits, start, now, NEW_YORK)
+        return splits
 
     async def _get(self, path: str, params: Mapping[str, str | int]) -> Answer:
         if not self._has_key:

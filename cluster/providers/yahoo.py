@@ -11,7 +11,6 @@ import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from zoneinfo import ZoneInfo
 
 import numpy as np
 import pyarrow as pa
@@ -35,6 +34,7 @@ from cluster.market.intervals import Interval
 from cluster.market.symbols import Instrument, parse_symbol
 from cluster.providers.exchange_time import SETTLE, first_open
 from cluster.providers.http import Answer, Http
+from cluster.providers.kept_splits import KeptSplits
 from cluster.providers.protocol import Capabilities, Quote, Step
 from cluster.providers.symbology import spelled_by_yahoo
 from cluster.providers.yahoo_bars import half_hours, raw_actions, raw_bars
@@ -60,7 +60,6 @@ _LAST_COOL_DOWN = 2
 
 _EARLIEST = datetime(1990, 1, 1, tzinfo=UTC)
 _DAY = timedelta(days=1)
-_SPLITS_KEPT = timedelta(hours=1)
 _AGREES_AFTER = timedelta(minutes=5)
 _ASKED_ALONE = np.timedelta64(14, "D")
 """Missing days that are asked for once more lie so close together."""
@@ -68,15 +67,6 @@ _UNIT_HOLDS = timedelta(days=1)
 """Another unit of currency that has been told for so long, and no other, is the unit now."""
 
 _log = structlog.get_logger(__name__)
-
-
-@dataclass(frozen=True, slots=True)
-class _Splits:
-    """The splits of a symbol from `since` until `read_at`."""
-
-    splits: list[CorporateAction]
-    since: datetime
-    read_at: datetime
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,11 +115,10 @@ class YahooProvider:
         self._throttled = 0
         self._forbidden = 0
         self._calendars: dict[str, str] = {}
-        self._zones: dict[str, ZoneInfo] = {}
         self._unsplittable: set[str] = set()
         self._currencies: dict[str, str] = {}
         self._doubted: dict[str, tuple[str, datetime]] = {}
-        self._splits: dict[str, _Splits] = {}
+        self._splits = KeptSplits()
         self._seen: dict[str, _Seen] = {}
 
     async def bars(self, symbol: str, interval: Interval, start: datetime, end: datetime) -> pa.Table:
@@ -160,7 +149,8 @@ class YahooProvider:
         longest = min(PAGE_BARS * timedelta(seconds=interval.seconds), _window(interval))
         end = min(end, cursor + longest)
         whole = symbol in self._unsplittable or end + _margin(interval) >= self._now()
-        return Step(cursor, end, 1 if whole or self._known_splits(symbol, cursor) else 2)
+        known = whole or self._splits.since(symbol, cursor, self._now()) is not None
+        return Step(cursor, end, 1 if known else 2)
 
     def forgotten(self, symbol: str, interval: Interval, step: Step, opens: Instants) -> Step | None:
         """The newest days that have closed and are missing after the first of `opens`, of two weeks.
@@ -242,19 +232,12 @@ class YahooProvider:
         now = self._now()
         if not chart.can_split or end >= now:
             return chart.splits
-        kept = self._known_splits(chart.symbol, start)
-        if kept is None:
+        splits = self._splits.since(chart.symbol, start, now)
+        if splits is None:
             events = await self._events(chart.symbol, start)
-            kept = self._splits[chart.symbol] = _Splits(events.splits if events else [], start, now)
-        return kept.splits
-
-    def _known_splits(self, symbol: str, since: datetime) -> _Splits | None:
-        kept, now = self._splits.get(symbol), self._now()
-        if kept is None or kept.since > since or now - kept.read_at > _SPLITS_KEPT:
-            return None
-        # With a new day a new split may divide what is answered.
-        zone = self._zones[symbol]
-        return kept if kept.read_at.astimezone(zone).date() == now.astimezone(zone).date() else None
+            splits = events.splits if events else []
+            self._splits.keep(chart.symbol, splits, start, now, chart.zone)
+        return splits
 
     async def _events(self, symbol: str, start: datetime) -> Chart | None:
         """A chart of few rows with all actions since `start`."""
@@ -273,7 +256,7 @@ class YahooProvider:
         answer = await self._get(f"/v8/finance/chart/{spelled_by_yahoo(parse_symbol(symbol))}", params)
         chart = await asyncio.to_thread(lambda: parse_chart(answer.json(), symbol, interval))
         if chart is not None:
-            self._calendars[symbol], self._zones[symbol] = chart.calendar, chart.zone
+            self._calendars[symbol] = chart.calendar
             if not chart.can_split:
                 self._unsplittable.add(symbol)
             self._require_currency(chart)
