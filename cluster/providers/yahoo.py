@@ -74,6 +74,7 @@ class _Seen:
     """The last closed daily bar at its first reading."""
 
     bar: tuple[object, ...]
+    opened: datetime
     read_at: datetime
 
 
@@ -306,12 +307,14 @@ class YahooProvider:
         final = table["is_final"].to_pylist()
         places = [place for place, is_final in enumerate(final) if is_final]
         now = self._now()
-        if not places or now - table["ts"][places[-1]].as_py() > 2 * _DAY:
+        if not places or now - (opened := table["ts"][places[-1]].as_py()) > 2 * _DAY:
             return table
-        bar = tuple(table[name][places[-1]].as_py() for name in ("ts", *bars.PRICES, "volume"))
+        bar = tuple(table[name][places[-1]].as_py() for name in (*bars.PRICES, "volume"))
         seen = self._seen.get(symbol)
-        if seen is None or seen.bar != bar:
-            seen = self._seen[symbol] = _Seen(bar, now)
+        if seen is not None and opened < seen.opened:
+            return table
+        if seen is None or (seen.opened, seen.bar) != (opened, bar):
+            seen = self._seen[symbol] = _Seen(bar, opened, now)
         final[places[-1]] = now - seen.read_at >= _AGREES_AFTER
         place = table.schema.get_field_index("is_final")
         return table.set_column(place, table.schema.field(place), pa.array(final))

@@ -175,6 +175,19 @@ async def test_what_fails_when_it_is_asked_for_alone_costs_nothing_of_the_rest(
     assert list(closes(table)) == ["05-28T13:30", "05-30T13:30"]
 
 
+async def test_a_day_that_was_asked_for_alone_keeps_no_newer_one_from_being_final(
+    provider: YahooProvider, service: Yahoo, clock: FakeClock
+) -> None:
+    service.forgets = {at("2025-06-02T13:30")}
+    for final in (False, True):
+        table = await Gateway(provider, clock).fetch(
+            "AAPL", Interval.D1, day("2025-05-26"), day("2025-06-04")
+        )
+        assert list(closes(table)) == ["05-30T13:30", "06-02T13:30", "06-03T13:30"]
+        assert table["is_final"].to_pylist() == [True, True, final]
+        clock.advance(300)
+
+
 async def test_neither_days_before_the_first_nor_the_one_that_runs_are_missing(
     provider: YahooProvider, service: Yahoo, clock: FakeClock
 ) -> None:
