@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import random
 import signal
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
@@ -15,10 +15,20 @@ import asyncpg
 import psutil
 import pytest
 
+from cluster.clock import SystemClock
+from cluster.errors import StorageError
+from cluster.ingest.cadence import Cadence
+from cluster.ingest.collector import Collector
+from cluster.ingest.sweep import Sweeper
 from cluster.market.intervals import Interval
+from cluster.providers.gateway import Gateway
+from cluster.providers.synthetic import SyntheticProvider
+from cluster.storage import sweeps, universe
+from cluster.storage.database import Database
 from cluster.storage.embedded.postgres import EmbeddedPostgres
 from cluster.storage.embedded.process import own_by_server_user
 from cluster.storage.migrate import migrate
+from cluster.storage.sweeps import Sweep
 from tests.chaos import fleet as fleets
 from tests.chaos.disk import disk, filled, needs_mount
 from tests.chaos.fleet import (
@@ -100,6 +110,81 @@ async def test_connections_cut_at_random_moments_lose_and_repeat_nothing(
 _CUT = """
 SELECT pg_terminate_backend(pid) FROM pg_stat_activity
 WHERE datname = current_database() AND pid <> pg_backend_pid()
+"""
+
+
+async def test_work_waits_for_a_server_that_has_no_connection_left(orders: Orders) -> None:
+    api = await Database.open(orders.dsn)
+    async with work(orders) as workers, collector(orders.dsn) as looks:
+        async with exhausted(orders.dsn):
+            await until_stalled(workers)
+            with pytest.raises(StorageError):  # answered with 503
+                await universe.get(api, SYMBOLS[0])
+        before = await looks()
+
+        async def goes_on() -> bool:
+            return await looks() > before and await universe.get(api, SYMBOLS[0]) is not None
+
+        await until(goes_on)
+    await api.close()
+    assert await failures(orders.dsn) == 0
+
+
+@asynccontextmanager
+async def exhausted(dsn: str) -> AsyncIterator[None]:
+    """Others have taken all connections, and take each one that gets free."""
+    others: list[asyncpg.Connection[asyncpg.Record]] = []
+
+    async def take() -> None:
+        while True:
+            try:
+                others.append(await asyncpg.connect(dsn))
+            except asyncpg.TooManyConnectionsError:
+                await others[0].execute(_CUT_OURS)
+                await asyncio.sleep(0.01)
+
+    taking = asyncio.create_task(take())
+    try:
+        yield
+        assert not taking.done()
+    finally:
+        taking.cancel()
+        await asyncio.wait([taking])
+        for each in others:
+            each.terminate()
+
+
+_CUT_OURS = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name LIKE 'finsight%'"
+
+
+@asynccontextmanager
+async def collector(dsn: str) -> AsyncIterator[Callable[[], Awaitable[int]]]:
+    """Somebody collects a symbol of its own every second; answers how often that went well."""
+    await query(dsn, _LIVE)
+    database, clock = await Database.open(dsn), SystemClock()
+    sweeper = Sweeper(database, {"synthetic": Gateway(SyntheticProvider(seed=SEED), clock)}, clock)
+    done: list[Sweep] = []
+
+    async def record(sweep: Sweep) -> None:
+        await sweeps.record(database, sweep)
+        done.append(sweep)
+
+    async def looks() -> int:
+        return len(done)
+
+    one = Collector(sweeper, record, [Cadence("T0", M1, 1.0)], clock)
+    running = asyncio.create_task(one.run())
+    yield looks
+    one.end()
+    await running
+    await database.close()
+    # The rest of the table is compared with what the workers were asked for.
+    assert await query(dsn, "DELETE FROM candles_intraday WHERE symbol = 'SYN0900' RETURNING ts")
+
+
+_LIVE = """
+INSERT INTO symbol_universe (symbol, exchange, asset_type, calendar, tier)
+VALUES ('SYN0900', 'SYNTHETIC', 'crypto', '24/7', 'T0')
 """
 
 
