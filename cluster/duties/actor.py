@@ -39,6 +39,7 @@ log = logs.get(__name__)
 NAMESPACE = gateway_actor.NAMESPACE
 NAME = "duties"
 _STATEMENT_TIMEOUT_S = 600.0  # a whole month of a thousand symbols may be looked at in one statement
+_FROZEN_PERIOD_S = 60.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,6 +113,7 @@ class DutiesActor:
             Duty("corporate_actions", corporate_actions.PERIOD_S, actions),
             Duty("rollups", upkeep.ROLLUPS_PERIOD_S, partial(upkeep.roll, database, SystemClock())),
             Duty("storage", upkeep.STORAGE_PERIOD_S, keep),
+            Duty("frozen_sessions", _FROZEN_PERIOD_S, database.end_frozen),
         ]
         return [*made, self._gap_watch(database), *self._of_backfill(database)]
 
@@ -143,8 +145,14 @@ class DutiesActor:
         ]
 
     async def _connected(self) -> Database:
+        # Duties of two clusters take turns by locks of their sessions: who froze must not keep them.
         return await opened_at_last(
-            lambda: Database.open(self._options.database_url, statement_timeout_s=_STATEMENT_TIMEOUT_S)
+            lambda: Database.open(
+                self._options.database_url,
+                statement_timeout_s=_STATEMENT_TIMEOUT_S,
+                idle_session_timeout_s=_STATEMENT_TIMEOUT_S,
+                frozen_after_s=_STATEMENT_TIMEOUT_S,
+            )
         )
 
 

@@ -148,6 +148,11 @@ class Database:
             raise
         await self.pool.release(connection)
 
+    async def end_frozen(self) -> None:
+        """End the sessions of processes that froze inside of a statement: who does not wait for them, too."""
+        async with self.connection() as connection:
+            await self._end_frozen(connection)
+
     async def _end_frozen(self, connection: Connection) -> None:
         """A client that froze inside of a statement may hold what we have waited for."""
         arguments = (_APPLICATION, self._frozen_after)

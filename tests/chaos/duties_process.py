@@ -32,7 +32,10 @@ def do_duties(orders: Orders, clock_offset_s: Synchronized[float]) -> None:
 async def _do(orders: Orders, clock: SkewedClock) -> None:
     logs.configure("error")
     database = await Database.open(
-        orders.dsn, idle_in_transaction_timeout_s=IDLE_S, idle_session_timeout_s=IDLE_S
+        orders.dsn,
+        idle_in_transaction_timeout_s=IDLE_S,
+        idle_session_timeout_s=IDLE_S,
+        frozen_after_s=2 * IDLE_S,
     )
     rules = WatchRules({"T1": [Interval.M1]})
     watch = GapWatch(database, BackfillQueue(database), clock, rules)
@@ -40,6 +43,7 @@ async def _do(orders: Orders, clock: SkewedClock) -> None:
         [
             Duty("gaps", PERIOD_S, watch.run),
             Duty("rollups", PERIOD_S, partial(upkeep.roll, database, clock)),
+            Duty("frozen_sessions", PERIOD_S, database.end_frozen),
             Duty("storage", PERIOD_S, partial(upkeep.keep, database, clock, Keeping(minutes_days=3_650))),
         ],
         clock,

@@ -134,7 +134,7 @@ async def test_a_collector_frozen_with_the_locks_of_its_symbols_holds_up_nobody_
 ) -> None:
     hour = NOON - timedelta(hours=1, seconds=1)
     jobs = await fleets.enqueue(orders.dsn, SYMBOLS[:4], M1, hour, hour + timedelta(hours=1), bars=60)
-    # The server ends a transaction that pauses for a second; who waits in vain, a statement that does for two.
+    # The server ends a transaction that pauses for 1 s; who waits in vain, a statement that does for 2 s.
     patient = replace(orders, lock_timeout_s=lock_timeout_s, frozen_after_s=2.0, lease_s=30.0)
     with fleet(orders, collect) as collectors, fleet(patient) as workers:
         set_clock(collectors, NOON)
