@@ -121,11 +121,6 @@ def adjust(table: pa.Table, applied: Sequence[Step]) -> pa.Table:
     return table
 
 
-def inverse(applied: Sequence[Step]) -> list[Step]:
-    """The steps that lead back: `adjust(adjust(t, s), inverse(s))` is `t` but for rounding."""
-    return [Step(step.at, 1 / step.price, 1 / step.volume) for step in applied]
-
-
 def split_ratios(
     days: npt.NDArray[np.datetime64], splits: Sequence[CorporateAction]
 ) -> npt.NDArray[np.float64]:

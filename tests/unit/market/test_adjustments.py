@@ -19,7 +19,6 @@ from cluster.market.adjustments import (
     Step,
     adjust,
     effective,
-    inverse,
     steps,
 )
 from cluster.market.instants import to_instant
@@ -176,7 +175,8 @@ def days(closes: list[float]) -> pa.Table:
 @given(prices, moves)
 def test_raw_to_adjusted_and_back_is_raw(closes: list[float], moved: list[Step]) -> None:
     table = days(closes)
-    back = adjust(adjust(table, moved), inverse(moved))
+    inverse = [Step(step.at, 1 / step.price, 1 / step.volume) for step in moved]
+    back = adjust(adjust(table, moved), inverse)
     for name in (*bars.PRICES, "volume"):
         np.testing.assert_allclose(back[name].to_numpy(), table[name].to_numpy(), rtol=1e-12)
     assert back.drop([*bars.PRICES, "volume"]).equals(table.drop([*bars.PRICES, "volume"]))
