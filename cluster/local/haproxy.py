@@ -50,7 +50,7 @@ def environment(scratch: Path, script: Path) -> dict[str, str]:
         "RAY_SERVE_HAPROXY_NBTHREAD": "1",
         # Takes a dead replica out at the first failed request, not the tenth
         "RAY_SERVE_HAPROXY_OBSERVE_ERROR_LIMIT": "1",
-        # A busy machine takes more than three times 5 s, and whom it kills then `serve.start` does not replace
+        # Not 5 s, three times: a busy machine takes longer, and `serve.start` fails with the one it waits for
         "RAY_SERVE_PROXY_READY_CHECK_TIMEOUT_S": "60",
         "RAY_SERVE_HAPROXY_HARD_STOP_AFTER_S": "60",
         "RAY_SERVE_HAPROXY_METRICS_PORT": "0",

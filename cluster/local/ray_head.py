@@ -21,7 +21,8 @@ from cluster.settings import Settings, revealed
 _REPLICA_PORTS = 20
 
 # By default Ray's workers give way to everything else on the machine: a busy one starves gateways and API.
-_WORKERS = {"RAY_worker_niceness": "0"}
+# A job that is stopped has 3 s to end by itself, which a busy machine exceeds.
+_WORKERS = {"RAY_worker_niceness": "0", "RAY_JOB_STOP_WAIT_TIME_S": "30"}
 
 
 @dataclass(frozen=True)

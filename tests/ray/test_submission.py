@@ -44,6 +44,7 @@ def dashboard(token: Path, postgres_dsn: str, template_database: str) -> Iterato
             "RAY_AUTH_TOKEN_PATH": str(token),
             "DATABASE_URL": postgres_dsn.rpartition("/")[0] + "/submission",
             "FINSIGHT_HOME": folder,
+            "RAY_JOB_STOP_WAIT_TIME_S": "60",  # a busy machine needs longer than 3 s
         }
         command = [
             interpreter.plain(Path(folder)), "-m", "ray.scripts.scripts", "start", "--head", "--block",
