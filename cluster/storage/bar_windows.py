@@ -83,6 +83,30 @@ async def fetch(
     return await asyncio.to_thread(_columns, stream, fields)
 
 
+async def fetch_with_rollups(
+    connection: Connection, interval: Interval, window: Windows, *, limit: int | None, newest: bool
+) -> dict[str, Array]:
+    """`EVERYTHING` of one window, as `fetch`; where no bar of 5m or 1h is stored, the one made of minutes."""
+    stored = await fetch(connection, interval, window, EVERYTHING, limit=limit, newest=newest)
+    if interval not in ROLLUPS:
+        return stored
+    # The first so many of both hold the first so many of them together.
+    made = await fetch(
+        connection, interval, window, EVERYTHING, limit=limit, newest=newest, table=ROLLUPS[interval]
+    )
+    return await asyncio.to_thread(_filled, stored, made, limit, newest=newest) if len(made["ts"]) else stored
+
+
+def _filled(
+    stored: dict[str, Array], made: dict[str, Array], limit: int | None, *, newest: bool
+) -> dict[str, Array]:
+    columns = {name: np.concatenate([stored[name], made[name]]) for name in stored}
+    _, places = np.unique(columns["ts"], return_index=True)  # of two at one time the first: the stored one
+    if limit is not None:
+        places = places[max(0, len(places) - limit) :] if newest else places[:limit]
+    return {name: column[places] for name, column in columns.items()}
+
+
 def _columns(stream: bytearray, fields: Sequence[str]) -> dict[str, Array]:
     columns = decode(stream, {name: _WIRE.get(name, ">f8") for name in fields})
     marks = columns.pop("marks", None)

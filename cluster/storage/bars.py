@@ -23,7 +23,14 @@ from cluster.errors import BadBars, StorageError
 from cluster.market.bars import BAR_SCHEMA
 from cluster.market.intervals import Interval
 from cluster.storage.bar_batch import Batch, Spans, batches, compare
-from cluster.storage.bar_windows import EVERYTHING, ROLLUPS, VALUES, Windows, candle_table, fetch
+from cluster.storage.bar_windows import (
+    EVERYTHING,
+    VALUES,
+    Windows,
+    candle_table,
+    fetch,
+    fetch_with_rollups,
+)
 from cluster.storage.copy_format import Array, microseconds
 from cluster.storage.copy_stream import copy_in, moments, opened, require_aware
 from cluster.storage.database import Connection, Database
@@ -117,23 +124,20 @@ async def read(
     limit: int | None = None,
     *,
     newest: bool = False,
-    or_rolled: bool = False,
+    with_rollups: bool = False,
 ) -> pa.Table:
     """Bars of one symbol with start <= ts < end, oldest first, as `STORED_BAR_SCHEMA`.
 
-    `limit` keeps the first so many, or the last so many if `newest`. `or_rolled`: where no bar is stored in
-    the range, bars of 5m and 1h made of minutes; their `source` is "rollup" and their `revision` 0.
+    `limit` keeps the first so many, or the last so many if `newest`. `with_rollups`: a bar of 5m or 1h that
+    is not stored is made of its minutes, if there are any; its `source` is "rollup" and its `revision` 0.
     """
     require_aware(start, end)
-    tables = [candle_table(interval), *([ROLLUPS[interval]] if or_rolled and interval in ROLLUPS else [])]
     window = Windows([symbol], [start], [end])
     async with opened(source) as database, database.connection() as connection:
-        for table in tables:
-            rows = await fetch(
-                connection, interval, window, EVERYTHING, limit=limit, newest=newest, table=table
-            )
-            if len(rows["ts"]):
-                break
+        if with_rollups:
+            rows = await fetch_with_rollups(connection, interval, window, limit=limit, newest=newest)
+        else:
+            rows = await fetch(connection, interval, window, EVERYTHING, limit=limit, newest=newest)
     return await asyncio.to_thread(_arrow, rows, [symbol], interval)
 
 

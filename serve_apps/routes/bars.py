@@ -64,7 +64,7 @@ class BarRoutes:
     async def by_query(self, asked: Annotated[BarsRequest, Query()], accept: Accept = None) -> Response:
         """Stored bars, oldest first, as JSON, CSV, Arrow or Parquet.
 
-        Where none of 5m or 1h are stored in the range, they are made of minutes; their source is `rollup`.
+        A bar of 5m or 1h that is not stored is made of its minutes; its source is `rollup`.
         Other types than JSON tell the next page in the header `X-Next-Cursor`.
         """
         with problems.of_query():
@@ -96,7 +96,7 @@ class BarRoutes:
         database = await self._services.database()
         # One more tells whether there is a next page.
         found = await stored_bars.read(
-            database, asked.symbol, asked.timeframe, start, end, limit + 1, newest=newest, or_rolled=True
+            database, asked.symbol, asked.timeframe, start, end, limit + 1, newest=newest, with_rollups=True
         )
         more = len(found) > limit
         if more and asked.limit is None:

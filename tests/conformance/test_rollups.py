@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import pytest
 
@@ -177,15 +178,30 @@ async def test_a_rollup_that_may_still_grow_is_not_final(database: Database) -> 
     assert [final for _, final in hours] == [False, True, now.minute == 59]
 
 
-async def test_bars_of_a_provider_come_before_rollups(database: Database) -> None:
-    await write(database, *minutes(OLD, 10, volume=1.0))
+async def test_a_bar_of_a_provider_comes_before_the_rollup_of_its_time(database: Database) -> None:
+    await write(database, *minutes(OLD, 25, volume=1.0))
+    stored = [OLD + place * MINUTE for place in (5, 10, 40)]  # the last has no minutes
+    await write(database, *(bar(ts=ts, interval="5m", volume=7.0) for ts in stored))
     await settle(database)
-    made = await bars.read(database, "AAPL", Interval.M5, OLD, or_rolled=True)
-    assert made["source"].to_pylist() == ["rollup", "rollup"]
-    assert made["volume"].to_pylist() == [5.0, 5.0]
-    newest = await bars.read(database, "AAPL", Interval.M5, OLD, limit=1, newest=True, or_rolled=True)
-    assert newest["ts"].to_pylist() == [OLD + 5 * MINUTE]
-    await write(database, bar(ts=OLD, interval="5m"))
-    found = await bars.read(database, "AAPL", Interval.M5, OLD, or_rolled=True)
-    assert found["source"].to_pylist() == ["synthetic"]
+    expected = [
+        (OLD, 5.0, "rollup"),
+        (OLD + 5 * MINUTE, 7.0, "synthetic"),
+        (OLD + 10 * MINUTE, 7.0, "synthetic"),
+        (OLD + 15 * MINUTE, 5.0, "rollup"),
+        (OLD + 20 * MINUTE, 5.0, "rollup"),
+        (OLD + 40 * MINUTE, 7.0, "synthetic"),
+    ]
+    assert await _fives(database) == expected
+    for limit in range(1, 8):  # whatever is asked for at once, each bar is the same
+        assert await _fives(database, limit=limit) == expected[:limit]
+        assert await _fives(database, limit=limit, newest=True) == expected[-limit:]
+    for place, (ts, *_) in enumerate(expected):
+        assert await _fives(database, start=ts) == expected[place:]
+        assert await _fives(database, end=ts) == expected[:place]
+    assert (await bars.read(database, "AAPL", Interval.M5))["ts"].to_pylist() == stored
     assert (await bars.read(database, "AAPL", Interval.H1)).num_rows == 0
+
+
+async def _fives(database: Database, **asked: Any) -> list[tuple[Any, ...]]:
+    table = await bars.read(database, "AAPL", Interval.M5, with_rollups=True, **asked)
+    return list(zip(*(table[name].to_pylist() for name in ("ts", "volume", "source")), strict=True))
