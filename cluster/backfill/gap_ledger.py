@@ -33,6 +33,11 @@ class Look:
     after: int
     missing: Runs
 
+    def among(self, kept: Places) -> Look:
+        """The same as places in `kept`, which holds all that are missing."""
+        first, after = np.searchsorted(kept, [self.first, self.after])
+        return Look(int(first), int(after), np.searchsorted(kept, self.missing))
+
 
 @dataclass(frozen=True, slots=True)
 class Facts:
@@ -40,7 +45,9 @@ class Facts:
 
     answers: Sequence[tuple[Span, Answer]] = ()
     jobs: Sequence[Span] = ()
-    """In the queue, or given up lately: not to be queued again."""
+    """In the queue, or given up lately by whoever offers them: not to be queued again."""
+    failed: Sequence[tuple[Span, str]] = ()
+    """Given up lately by one provider: not to be asked for from it."""
     venue: Sequence[Span] = ()
     """Missing for all watched symbols of the venue."""
     able: Callable[[Span], Collection[str] | None] = field(default=lambda _: None)
@@ -86,6 +93,10 @@ def settle(
     `expected` holds the opens of all expected bars from the first gap or look on; those before `count` are
     settled, those after only tell where a gap ends. Gaps in `known` at which nobody looked stay.
     """
+    # What is far from every gap says nothing, and there may be a year of it.
+    kept = _near(expected, known, looks)
+    expected, count = expected[kept], int(np.searchsorted(kept, count))
+    looks = [look.among(kept) for look in looks]
     absent, owner = _joined(expected[:count], known, looks)
     pieces: list[_Piece] = []
     asks: list[Ask] = []
@@ -97,10 +108,18 @@ def settle(
         if row.tries > (before.tries if before else 0):
             wide = before is not None and last - first < _SHORT
             span = _with_neighbours(expected, first, last, interval) if wide else Span(gap.start, gap.end)
-            asks += _asks(span, verdict.provider, facts.jobs, expected)
+            asks += _asks(span, verdict.provider, _taken(facts, verdict.provider), expected)
     rows = [each.row for each in _merged(pieces, expected, interval)]
     new = sum(bool(np.all(owner[first : last + 1] < 0)) for first, last in gaps.runs(absent))
     return Ledger(rows, asks, new)
+
+
+def _near(expected: Instants, known: Sequence[GapRow], looks: Sequence[Look]) -> Places:
+    """The places of all that was or is missing, with one more on either side."""
+    ranges = [places(expected, Span(row.start, row.end)) for row in known]
+    ranges += [(first, last + 1) for look in looks for first, last in look.missing]
+    near = [np.arange(max(0, first - 1), min(len(expected), after + 1)) for first, after in ranges]
+    return np.unique(np.concatenate(near)) if near else np.array([], dtype=np.int64)
 
 
 def _joined(
@@ -141,17 +160,23 @@ def _judged(
     answers = [answer for of, answer in facts.answers if of.start <= gap.start and last_open < of.end]
     lacks = any(of.start <= gap.start and last_open < of.end for of in facts.venue)
     tries = before.tries if before else 0
-    verdict = classify(answers, facts.able(span), tries=tries, venue_lacks=lacks)
+    failed = {name for of, name in facts.failed if of.start < gap.end and gap.start < of.end}
+    verdict = classify(answers, facts.able(span), tries=tries, venue_lacks=lacks, failed=failed)
     if before and before.next_check_at > now and verdict.cause == before.cause:
         row = replace(before, start=gap.start, end=gap.end, missing=gap.missing, evidence=verdict.evidence)
         return replace(row, checked_at=now), verdict
     waits = verdict.not_before is not None and verdict.not_before > now
-    tries += verdict.is_asked_for and not waits and subtract(span, facts.jobs) != []
+    tries += verdict.is_asked_for and not waits and subtract(span, _taken(facts, verdict.provider)) != []
     row = GapRow(
         gap.start, gap.end, gap.missing, verdict.cause, verdict.evidence,
         before.found_at if before else now, now, tries, _next_check(verdict, tries, now),
     )  # fmt: skip
     return row, verdict
+
+
+def _taken(facts: Facts, provider: str | None) -> list[Span]:
+    """What is not to be queued again for this provider."""
+    return [*facts.jobs, *(span for span, name in facts.failed if name == provider)]
 
 
 def _asks(span: Span, provider: str | None, jobs: Sequence[Span], expected: Instants) -> list[Ask]:

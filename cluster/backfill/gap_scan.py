@@ -258,11 +258,14 @@ class Scan:
         grids = await self._grids(looks, known)
         facts = {
             symbol: Facts(
-                answers.get(symbol, ()), jobs.get(symbol, ()), venues.get(of[symbol].exchange, ()),
-                partial(self._able, symbol, of[symbol]),
+                answers=answers.get(symbol, ()),
+                jobs=[span for span, failed in jobs.get(symbol, ()) if failed is None],
+                failed=[(span, failed) for span, failed in jobs.get(symbol, ()) if failed is not None],
+                venue=venues.get(of[symbol].exchange, ()),
+                able=partial(self._able, symbol, of[symbol]),
             )
             for symbol in symbols
-        }  # fmt: skip
+        }
         ledgers = await asyncio.to_thread(self._ledgers, looks, grids, known, facts)
         wanted = [
             Wanted(symbol, interval, span, of[symbol].tier, ask.provider)

@@ -64,13 +64,18 @@ class Verdict:
 
 
 def classify(
-    answers: Sequence[Answer], able: Collection[str] | None, *, tries: int, venue_lacks: bool
+    answers: Sequence[Answer],
+    able: Collection[str] | None,
+    *,
+    tries: int,
+    venue_lacks: bool,
+    failed: Collection[str] = (),
 ) -> Verdict:
     """The class of missing bars that are expected and settled.
 
     `answers` holds the last one of each provider, `able` the providers that offer the bars, `None` when that
     is not known, `tries` how often a job was made for them, `venue_lacks` whether all symbols of their venue
-    lack them, too.
+    lack them, too, `failed` the providers that gave no answer lately: others go before them.
     """
     names = ", ".join(sorted(each.provider for each in answers))
     unasked = sorted(set(able or ()) - {each.provider for each in answers})
@@ -86,17 +91,20 @@ def classify(
             return Verdict("unfillable", f"{tries} jobs ended without an answer")
         return Verdict("not_fetched", "")
     if unasked:
-        return _unasked(answers, unasked, tries)
+        return _unasked(answers, unasked, failed, tries)
     return _asked(answers, able)
 
 
-def _unasked(answers: Sequence[Answer], unasked: Sequence[str], tries: int) -> Verdict:
+def _unasked(
+    answers: Sequence[Answer], unasked: Sequence[str], failed: Collection[str], tries: int
+) -> Verdict:
     """To be asked for from those who have not answered yet, in turn: one that fails is not in others' way."""
     cause, evidence = _told(answers)
     if tries >= TRIES * (len(answers) + len(unasked)):
         silent = ", ".join(unasked)
         return Verdict("unfillable", f"{evidence}; {tries} jobs ended without an answer of {silent}")
-    return Verdict(cause, evidence, unasked[tries % len(unasked)])
+    turn = [name for name in unasked if name not in failed] or unasked
+    return Verdict(cause, evidence, turn[tries % len(turn)])
 
 
 def _asked(answers: Sequence[Answer], able: Collection[str] | None) -> Verdict:

@@ -96,8 +96,9 @@ _ANSWERS = """
 SELECT symbol, start_ts, end_ts, provider, cause, times_seen, recheck_at FROM known_gaps
 WHERE interval = $1 AND symbol = ANY($2::text[])
 """
+# Who was asked by name and gave up is not in the way of others.
 _JOBS = """
-SELECT symbol, start_ts, end_ts FROM backfill_jobs
+SELECT symbol, start_ts, end_ts, CASE state WHEN 'dead' THEN provider END AS failed FROM backfill_jobs
 WHERE interval = $1 AND symbol = ANY($2::text[])
   AND (state IN ('ready', 'leased') OR (state = 'dead' AND finished_at > now() - $3::interval))
 """
@@ -311,11 +312,14 @@ async def answers(
 
 async def jobs(
     connection: Connection, interval: Interval, symbols: Sequence[str], dead_for: timedelta
-) -> dict[str, list[Span]]:
-    """Ranges that are in the queue, or were given up less than `dead_for` ago, by symbol."""
-    found: dict[str, list[Span]] = defaultdict(list)
+) -> dict[str, list[tuple[Span, str | None]]]:
+    """Ranges that are in the queue, or were given up less than `dead_for` ago, by symbol.
+
+    With the provider that gave one up when it was asked for by name.
+    """
+    found: dict[str, list[tuple[Span, str | None]]] = defaultdict(list)
     for row in await connection.fetch(_JOBS, interval, symbols, dead_for):
-        found[row["symbol"]].append(span_of(row))
+        found[row["symbol"]].append((span_of(row), row["failed"]))
     return found
 
 
