@@ -12,6 +12,7 @@ from cluster.errors import InputError, InvalidSymbol, Malformed, NotEntitled, Pr
 from cluster.market.adjustments import CorporateAction
 from cluster.providers.stats import Standing
 from cluster.storage import corporate_actions
+from cluster.storage.corporate_actions import Claim
 from cluster.storage.database import Database
 
 log = logs.get(__name__)
@@ -50,12 +51,12 @@ async def refresh(database: Database, sources: Mapping[str, ActionSource], clock
     tellers = await _tellers(sources)
     asked = 0
     while tellers and asked < _MOST:
-        symbols = await corporate_actions.claim(database, _AT_ONCE, pause=_PAUSE)
-        for symbol in symbols:
-            if not await _ask(database, tellers, symbol, clock.now()):
+        claims = await corporate_actions.claim(database, _AT_ONCE, pause=_PAUSE)
+        for claim in claims:
+            if not await _ask(database, tellers, claim, clock.now()):
                 return
-        asked += len(symbols)
-        if not symbols:
+        asked += len(claims)
+        if not claims:
             return
 
 
@@ -72,8 +73,9 @@ async def _tellers(sources: Mapping[str, ActionSource]) -> dict[str, ActionSourc
     return found
 
 
-async def _ask(database: Database, tellers: Mapping[str, ActionSource], symbol: str, now: datetime) -> bool:
-    """Store what the first that knows `symbol` tells; whether it is worth to ask for the next symbol."""
+async def _ask(database: Database, tellers: Mapping[str, ActionSource], claim: Claim, now: datetime) -> bool:
+    """Store what the first that knows the symbol tells; whether it is worth to ask for the next one."""
+    symbol = claim.symbol
     passing: list[str] = []
     away = 0
     for name, source in tellers.items():
@@ -85,7 +87,7 @@ async def _ask(database: Database, tellers: Mapping[str, ActionSource], symbol: 
             passing.append(f"{name}: {error}")
             away += not isinstance(error, Malformed)  # that is about this symbol, and others may do better
             continue
-        written = await corporate_actions.store(database, symbol, name, told)
+        written = await corporate_actions.store(database, claim, name, told)
         if written.inserted or written.revised:
             log.info("corporate_actions", symbol=symbol, provider=name, inserted=written.inserted,
                      revised=written.revised)  # fmt: skip
@@ -93,5 +95,5 @@ async def _ask(database: Database, tellers: Mapping[str, ActionSource], symbol: 
     if passing:
         log.warning("corporate_actions_unknown", symbol=symbol, reason="; ".join(passing))
     else:  # nobody has it; that may be another tomorrow
-        await corporate_actions.store(database, symbol, None, [])
+        await corporate_actions.store(database, claim, None, [])
     return away < len(tellers)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from datetime import UTC, date, datetime, timedelta
+from typing import NamedTuple
 
 import pyarrow as pa
 
@@ -39,9 +40,12 @@ WHERE u.active AND u.asset_type IN ('equity', 'etf')
 ORDER BY u.tier, c.checked_at NULLS FIRST, u.symbol
 LIMIT $3
 ON CONFLICT (symbol) DO UPDATE SET asked_at = now() WHERE mine.asked_at < now() - $1::interval
-RETURNING symbol
+RETURNING symbol, asked_at
 """
-_CHECKED = "UPDATE corporate_action_checks SET checked_at = now(), source = $2 WHERE symbol = $1"
+_CHECKED = """
+UPDATE corporate_action_checks SET checked_at = now(), source = $3 WHERE symbol = $1 AND asked_at = $2
+RETURNING 1
+"""
 _CLOSE_BEFORE = """
 SELECT moment, coalesce(
     (SELECT close FROM candles_daily
@@ -53,6 +57,14 @@ SELECT moment, coalesce(
 ) AS close
 FROM unnest($2::timestamptz[]) AS moment
 """
+
+
+class Claim(NamedTuple):
+    """Who has it asks for the actions of a symbol."""
+
+    symbol: str
+    asked_at: datetime
+    """By the database's clock."""
 
 
 async def write(connection: Connection, actions: Sequence[CorporateAction]) -> WriteResult:
@@ -70,23 +82,26 @@ async def write(connection: Connection, actions: Sequence[CorporateAction]) -> W
 
 async def claim(
     database: Database, count: int, *, every: timedelta = timedelta(days=1), pause: timedelta
-) -> list[str]:
+) -> list[Claim]:
     """Up to `count` active shares and funds whose actions were not told for `every`, nor asked for `pause`.
 
     Of several who claim at once each gets others.
     """
     async with database.connection() as connection:
-        return [row["symbol"] for row in await connection.fetch(_CLAIM, pause, every, count)]
+        return [Claim(*row) for row in await connection.fetch(_CLAIM, pause, every, count)]
 
 
 async def store(
-    database: Database, symbol: str, source: str | None, actions: Sequence[CorporateAction]
+    database: Database, claimed: Claim, source: str | None, actions: Sequence[CorporateAction]
 ) -> WriteResult:
-    """`write` all that `source` tells of a claimed `symbol`, and remember that; `None`: nobody has it."""
+    """`write` all that `source` tells of a claimed symbol, and remember that; `None`: nobody has it.
+
+    Nothing when somebody has claimed it since: what he is told is newer.
+    """
     async with database.transaction() as connection:
-        written = await write(connection, actions)
-        await connection.execute(_CHECKED, symbol, source)
-    return written
+        if await connection.fetchval(_CHECKED, *claimed, source) is None:
+            return WriteResult()
+        return await write(connection, actions)
 
 
 async def read(database: Database, symbol: str, prefer: Sequence[str] = ()) -> list[CorporateAction]:

@@ -187,6 +187,36 @@ async def test_two_clusters_ask_for_each_symbol_once(database: Database) -> None
     assert sorted(one.asked + other.asked) == [f"S{n:03}" for n in range(60)]
 
 
+class Slow(Told):
+    """Answers when it may."""
+
+    def __init__(self, *answers: Sequence[CorporateAction]) -> None:
+        super().__init__(*answers)
+        self.was_asked, self.may_answer = asyncio.Event(), asyncio.Event()
+
+    async def actions(self, symbol: str, start: datetime, end: datetime) -> list[CorporateAction]:
+        told = await super().actions(symbol, start, end)
+        self.was_asked.set()
+        await self.may_answer.wait()
+        return told
+
+
+async def test_an_answer_from_before_somebody_else_asked_again_is_dropped(database: Database) -> None:
+    await list_symbols(database, ("ONE", "equity", "T0", True))
+    wrong, right = (
+        CorporateAction("ONE", date(2024, 2, 1), "dividend", value, "told") for value in (5.0, 0.5)
+    )
+    frozen = Slow([wrong])
+    late = asyncio.create_task(refresh(database, {"told": frozen}, FakeClock(NOW)))
+    await frozen.was_asked.wait()
+    await database.pool.execute("UPDATE corporate_action_checks SET asked_at = now() - interval '2 hours'")
+    await refresh(database, {"told": Told([right])}, FakeClock(NOW))
+    frozen.may_answer.set()
+    await late
+    assert await corporate_actions.read(database, "ONE") == [right]
+    assert await database.pool.fetchval("SELECT max(revision) FROM corporate_actions") == 0
+
+
 async def test_a_write_that_fails_leaves_the_symbol_to_be_asked_again(database: Database) -> None:
     await list_symbols(database, ("ONE", "equity", "T0", True))
     nameless = CorporateAction("ONE", date(2024, 2, 1), "dividend", 0.5, "")  # the table wants a source
