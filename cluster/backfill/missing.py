@@ -11,6 +11,7 @@ from typing import Literal
 
 import numpy as np
 
+from cluster import logs
 from cluster.backfill.plan import settled_end
 from cluster.backfill.scan import Scan
 from cluster.market import calendars, gaps
@@ -24,6 +25,8 @@ from cluster.storage.backfill_records import span_of
 from cluster.storage.bar_breaks import Breaks
 from cluster.storage.bar_windows import Windows
 from cluster.storage.database import Database
+
+log = logs.get(__name__)
 
 CauseName = Literal[
     "not_fetched", "queued", "given_up", "no_data", "provider_hole", "rejected", "no_trades", "venue_down",
@@ -90,7 +93,7 @@ class Wanted:
 async def since(
     database: Database, instruments: Sequence[Instrument], interval: Interval, start: datetime | None
 ) -> dict[str, datetime]:
-    """From when on bars are expected, by symbol: `start`, or the oldest stored bar; none without bars.
+    """From when on bars are expected, by symbol: `start`, or the oldest bar ever seen; none without any.
 
     Never before those that are kept: what was deleted for its age is not missed.
     """
@@ -115,16 +118,29 @@ def settled(
 
 
 async def find(database: Database, wanted: Sequence[Wanted], interval: Interval) -> list[Missing]:
-    """The missing bars of all that is wanted, in its order and by time. Errors as in `expected_opens`."""
+    """The missing bars of all that is wanted, in its order and by time. Errors as in `expected_opens`.
+
+    Symbols whose calendar is not known are left out and logged: one must not hide what all others lack.
+    """
+    await calendar_overrides.refresh(database)
+    wanted = await asyncio.to_thread(_of_known_calendars, wanted)
     if not wanted:
         return []
-    await calendar_overrides.refresh(database)
     names = [each.instrument.symbol for each in wanted]
     first, last = min(each.start for each in wanted), max(each.end for each in wanted)
     windows = Windows(names, [each.start for each in wanted], [each.end for each in wanted])
     broken = await bar_breaks.breaks(database, interval, windows)
     causes = await _causes(database, names, interval, Span(first, last))
     return await asyncio.to_thread(_find, wanted, interval, broken, causes)
+
+
+def _of_known_calendars(wanted: Sequence[Wanted]) -> list[Wanted]:
+    named = {each.instrument.calendar for each in wanted}
+    unknown = sorted(calendar for calendar in named if not calendars.is_known(calendar))
+    for calendar in unknown:
+        symbols = [each.instrument.symbol for each in wanted if each.instrument.calendar == calendar]
+        log.error("calendar_unknown", calendar=calendar, symbols=len(symbols), first=symbols[0])
+    return [each for each in wanted if each.instrument.calendar not in unknown]
 
 
 async def _causes(

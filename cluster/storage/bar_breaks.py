@@ -20,10 +20,12 @@ from cluster.storage.database import Database
 
 _LANES = 2  # the server works on one core per connection
 _OLDEST = """
-SELECT symbol, oldest.ts FROM unnest($1::text[]) AS wanted (symbol)
-CROSS JOIN LATERAL (
+SELECT symbol, least(oldest.ts, expected_from) AS ts FROM unnest($1::text[]) AS wanted (symbol)
+LEFT JOIN LATERAL (
     SELECT ts FROM {table} AS bar WHERE bar.symbol = wanted.symbol AND interval = $2 ORDER BY ts LIMIT 1
-) AS oldest
+) AS oldest ON true
+LEFT JOIN (SELECT symbol, expected_from FROM gap_watermarks WHERE interval = $2) AS watched USING (symbol)
+WHERE oldest.ts IS NOT NULL OR expected_from IS NOT NULL
 """
 # The inner ORDER BY is that of the index, so nothing is sorted however many bars there are.
 _BREAKS = """
@@ -60,7 +62,7 @@ _NONE = Breaks(np.array([], np.int64), *np.empty((2, 0), "datetime64[us]"))
 
 
 async def oldest(database: Database, symbols: Sequence[str], interval: Interval) -> dict[str, datetime]:
-    """Open of the first stored bar of each symbol; those without a bar are left out."""
+    """Open of the first bar of each symbol, stored or missed by the gap watch; those without are left out."""
     query = _OLDEST.format(table=candle_table(interval))
     async with database.connection() as connection:
         return {row["symbol"]: row["ts"] for row in await connection.fetch(query, symbols, interval)}

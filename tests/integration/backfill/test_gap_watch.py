@@ -9,6 +9,7 @@ from datetime import timedelta
 import pytest
 
 from cluster import metrics
+from cluster.backfill import missing
 from cluster.backfill.actor import UniverseCalendar
 from cluster.backfill.gap_offers import Offers
 from cluster.backfill.gap_scan import Scanned
@@ -91,6 +92,30 @@ async def test_the_loss_of_the_oldest_bars_and_of_all_bars_is_a_loss(database: D
     await database.pool.execute("TRUNCATE candles_intraday")
     await desk.scan()
     assert await desk.gaps() == [("BTC-USD", "14:00", "14:06", "not_fetched")]
+    starts = await missing.since(database, [BITCOIN], M1, start=None)
+    assert starts == {"BTC-USD": minute(0)}  # nor do those who ask see less
+
+
+async def test_bars_that_a_change_by_hand_takes_away_are_found_at_the_next_scan(database: Database) -> None:
+    await universe.add(database, BITCOIN)
+    await store(database, "BTC-USD", map(minute, range(8)))
+    desk = Desk(database, minute(8))
+    await desk.scan()
+    for change in (
+        "UPDATE candles_intraday SET is_final = false WHERE ts = '2025-10-08 14:01'",
+        "UPDATE candles_intraday SET ts = ts + interval '7 seconds' WHERE ts = '2025-10-08 14:03'",
+        "UPDATE candles_intraday SET symbol = 'OTHER' WHERE ts = '2025-10-08 14:05'",
+        "UPDATE candles_intraday SET volume = 2, revision = revision + 1 WHERE ts = '2025-10-08 14:07'",
+    ):
+        await database.pool.execute(change)
+    noted = await database.pool.fetchval("SELECT count(*) FROM gap_dirty_ranges WHERE symbol = 'BTC-USD'")
+    assert noted == 3  # a revision is no loss
+    await desk.scan()
+    assert [(first, after) for _, first, after, _ in await desk.gaps()] == [
+        ("14:01", "14:02"),
+        ("14:03", "14:04"),
+        ("14:05", "14:06"),
+    ]
 
 
 async def test_a_bar_that_is_not_final_or_that_nobody_expects_fills_no_gap(database: Database) -> None:

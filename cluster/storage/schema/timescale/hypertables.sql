@@ -167,6 +167,16 @@ END
 $$;
 CREATE TRIGGER bars_deleted AFTER DELETE ON candles_intraday FOR EACH ROW EXECUTE FUNCTION note_deleted_bars();
 CREATE TRIGGER bars_deleted AFTER DELETE ON candles_daily FOR EACH ROW EXECUTE FUNCTION note_deleted_bars();
+-- As 0015 notes changed ones.
+CREATE TRIGGER bars_lost AFTER UPDATE ON candles_intraday FOR EACH ROW
+    WHEN (OLD.is_final AND (NOT NEW.is_final
+          OR (OLD.symbol, OLD.interval, OLD.ts) IS DISTINCT FROM (NEW.symbol, NEW.interval, NEW.ts)))
+    EXECUTE FUNCTION note_deleted_bars();
+CREATE TRIGGER bars_lost AFTER UPDATE ON candles_daily FOR EACH ROW
+    WHEN (OLD.is_final AND (NOT NEW.is_final
+          OR (OLD.symbol, OLD.interval, OLD.ts) IS DISTINCT FROM (NEW.symbol, NEW.interval, NEW.ts)))
+    EXECUTE FUNCTION note_deleted_bars();
+DROP FUNCTION note_lost_bars;
 CREATE TRIGGER bars_truncated AFTER TRUNCATE ON candles_intraday
     FOR EACH STATEMENT EXECUTE FUNCTION note_truncated_bars('1m', '5m', '15m', '30m', '1h');
 CREATE TRIGGER bars_truncated AFTER TRUNCATE ON candles_daily
