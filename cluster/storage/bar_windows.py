@@ -10,8 +10,8 @@ from typing import NamedTuple
 import numpy as np
 
 from cluster.market.intervals import Interval
-from cluster.storage.copy_format import Array, decode
-from cluster.storage.copy_stream import copy_out
+from cluster.storage.copy_format import Array, decode, microseconds
+from cluster.storage.copy_stream import copy_out, moments
 from cluster.storage.database import Connection
 
 VALUES = ("marks", "ts", "open", "high", "low", "close", "volume", "trade_count")
@@ -90,11 +90,19 @@ async def fetch_with_rollups(
     stored = await fetch(connection, interval, window, EVERYTHING, limit=limit, newest=newest)
     if interval not in ROLLUPS:
         return stored
+    if limit is not None and len(stored["ts"]) == limit > 0:  # nothing beyond them is in the answer
+        window = _up_to(window, stored["ts"], newest=newest)
     # The first so many of both hold the first so many of them together.
     made = await fetch(
         connection, interval, window, EVERYTHING, limit=limit, newest=newest, table=ROLLUPS[interval]
     )
     return await asyncio.to_thread(_filled, stored, made, limit, newest=newest) if len(made["ts"]) else stored
+
+
+def _up_to(window: Windows, ts: Array, *, newest: bool) -> Windows:
+    """The window up to the last of `ts`, ascending; back to the first, if `newest`."""
+    (edge,) = moments(microseconds(ts[:1] if newest else ts[-1:]))
+    return window._replace(starts=[edge]) if newest else window._replace(ends=[edge])
 
 
 def _filled(
