@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from datetime import datetime
 from itertools import groupby
 
@@ -17,6 +17,7 @@ from cluster.ingest.plan import Ask, Places
 from cluster.ingest.slots import FINAL, RUNNING, settled
 from cluster.ingest.stored import Stored
 from cluster.market import bars
+from cluster.market.bars import Flags
 from cluster.market.calendars import first_closes
 from cluster.market.instants import to_instant, to_moment
 from cluster.market.symbols import Instrument
@@ -92,6 +93,11 @@ class Market:
         """How many bars of `table` come after a later one of their symbol."""
         final = table["is_final"].to_numpy()
         return plan.late(self.stored.slots, self.stored.states, symbol, bars.opens(table), final)
+
+    def of(self, symbol: Places, names: Collection[str]) -> Flags:
+        """Which of the places are those of symbols in `names`."""
+        chosen: Flags = np.isin(symbol, [self._place[name] for name in names])
+        return chosen
 
     def changes(self, symbol: Places, provider: str) -> dict[str, list[str]]:
         """The symbols whose session goes on with bars of `provider`, by whom they had before."""

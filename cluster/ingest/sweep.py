@@ -218,8 +218,9 @@ class Sweeper:
         look.tally.bars += result.inserted + result.revised
         metrics.bars_written_total.labels(provider).inc(result.inserted + result.revised)
         metrics.bars_corrected_total.labels(provider).inc(result.corrected)
-        metrics.bars_late_total.labels(provider).inc(market.late(table, symbol))
-        self._tell_changes(look, market, symbol, provider)
+        ours = market.of(symbol, {name for _, name in result.changed})  # another collector counts its own
+        metrics.bars_late_total.labels(provider).inc(market.late(table.filter(pa.array(ours)), symbol[ours]))
+        self._tell_changes(look, market, symbol[ours], provider)
         failed = {place: many.errors[name] for place, name in names.items() if name in many.errors}
         answered = places[~np.isin(places, list(failed))]
         market.note(table, symbol)

@@ -334,6 +334,19 @@ async def test_a_session_keeps_the_source_that_it_began_with(database: Database,
     assert {source for _, source, *_ in await stored(database, "SYN0001")} == {"b"}
 
 
+async def test_of_two_collectors_at_once_one_counts_what_has_changed(
+    database: Database, clock: FakeClock
+) -> None:
+    await watch(database, "SYN0001")
+    await look(sweeper(database, clock, Named("before", clock)), clock)
+    clock.advance(60)
+    written = counted("bars_written_total", source="after")
+    two = [sweeper(database, clock, Named("after", clock)) for _ in range(2)]
+    await asyncio.gather(*(look(one, clock) for one in two))
+    assert counted("bars_written_total", source="after") - written == 1
+    assert counted("source_changes_total", before="before", after="after") == 1
+
+
 async def test_another_source_goes_on_where_the_first_fails_and_changes_nothing_that_was_final(
     database: Database, clock: FakeClock
 ) -> None:
