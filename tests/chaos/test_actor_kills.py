@@ -59,11 +59,16 @@ def namespace() -> Iterator[str]:
             ray.kill(ray.get_actor(one, namespace=name), no_restart=True)
 
 
-def kill(name: str, namespace: str) -> None:
-    """`kill -9` of the process of an actor."""
+def process_id(name: str, namespace: str) -> int:
+    """Of an actor, as soon as it answers."""
     handle: Any = ray.get_actor(name, namespace=namespace)
     pid: int = ray.get(handle.__ray_call__.remote(lambda _: os.getpid()), timeout=WITHIN_S)
-    os.kill(pid, signal.SIGKILL)
+    return pid
+
+
+def kill(name: str, namespace: str) -> None:
+    """`kill -9` of the process of an actor."""
+    os.kill(process_id(name, namespace), signal.SIGKILL)
 
 
 def everything_tried(symbols: tuple[str, ...]) -> list[Event]:
@@ -85,12 +90,13 @@ async def test_workers_and_gateways_killed_in_turn_leave_the_provider_s_bars_and
     folder = fleets.log_folder(tmp_path)
     async with reading(database_url, folder, SYMBOLS):
         for symbol, names in zip(SYMBOLS, ([WORKER], [GATEWAY], [WORKER, GATEWAY]), strict=True):
+            # Asked for before there is work, which on a busy machine may be over when they answer.
+            processes = [await asyncio.to_thread(process_id, name, namespace) for name in names]
             done = await count(database_url, "done")
-            # New ones each time: on a busy machine a kill may come later than the end of those before.
             jobs += await fleets.enqueue(database_url, [symbol], M1, START, END, bars=20)
             await until_working(database_url, done=done + 1)
-            for name in names:
-                await asyncio.to_thread(kill, name, namespace)
+            for process in processes:
+                os.kill(process, signal.SIGKILL)
         await fleets.until_done(database_url, jobs, WITHIN_S)
     events = [*everything_tried(SYMBOLS), *history.read(folder)]
     assert check(events, await stored(database_url), await synthetic(SEED, SYMBOLS, M1, START, END)) == []
