@@ -334,6 +334,16 @@ async def test_a_session_keeps_the_source_that_it_began_with(database: Database,
     assert {source for _, source, *_ in await stored(database, "SYN0001")} == {"b"}
 
 
+class AtOnce(Named):
+    """Answers when two have asked."""
+
+    barrier: asyncio.Barrier
+
+    async def bars(self, symbol: str, interval: Interval, start: datetime, end: datetime) -> pa.Table:
+        await self.barrier.wait()
+        return await super().bars(symbol, interval, start, end)
+
+
 async def test_of_two_collectors_at_once_one_counts_what_has_changed(
     database: Database, clock: FakeClock
 ) -> None:
@@ -341,7 +351,9 @@ async def test_of_two_collectors_at_once_one_counts_what_has_changed(
     await look(sweeper(database, clock, Named("before", clock)), clock)
     clock.advance(60)
     written = counted("bars_written_total", source="after")
-    two = [sweeper(database, clock, Named("after", clock)) for _ in range(2)]
+    provider = AtOnce("after", clock)
+    provider.barrier = asyncio.Barrier(2)
+    two = [sweeper(database, clock, provider) for _ in range(2)]
     await asyncio.gather(*(look(one, clock) for one in two))
     assert counted("bars_written_total", source="after") - written == 1
     assert counted("source_changes_total", before="before", after="after") == 1
