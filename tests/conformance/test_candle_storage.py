@@ -147,3 +147,20 @@ async def test_deleted_bars_are_noted_for_the_search_for_gaps(database: Database
     )
     assert sorted(noted) == [("1d", "AAPL", True, True), ("1m", "AAPL", True, True)]
     assert len(await rows(database, "SELECT * FROM gap_dirty_ranges")) == 2
+
+
+async def test_bars_that_a_change_takes_away_are_noted_for_the_search_for_gaps(database: Database) -> None:
+    await write(database, *minutes(OLD, 60), bar(ts=OLD, interval="1d"))
+    await settle(database)
+    await database.pool.execute("UPDATE candles_intraday SET volume = 7")
+    assert await rows(database, "SELECT * FROM gap_dirty_ranges") == []
+    at = OLD + 10 * MINUTE
+    await database.pool.execute("UPDATE candles_intraday SET is_final = false WHERE ts = $1", at)
+    await database.pool.execute("UPDATE candles_daily SET symbol = 'OTHER'")
+    noted = await rows(
+        database,
+        "SELECT interval, symbol, start_ts <= CASE interval WHEN '1m' THEN $1 ELSE $2::timestamptz END, "
+        "end_ts > CASE interval WHEN '1m' THEN $1 ELSE $2 END FROM gap_dirty_ranges",
+        at, OLD,
+    )  # fmt: skip
+    assert sorted(noted) == [("1d", "AAPL", True, True), ("1m", "AAPL", True, True)]
