@@ -80,9 +80,13 @@ async def _search(
     """Everything that is missing, and the symbols that have no bar and so, without `start`, no beginning."""
     from cluster.backfill import missing
     from cluster.clock import SystemClock
+    from cluster.market.universe_csv import require_calendar
     from cluster.storage import universe
 
-    chosen = [await require(database, name) for name in symbols] or await universe.listed(database)
+    named = [await require(database, name) for name in symbols]
+    for each in named:
+        require_calendar(each.calendar)  # of many it would be left out
+    chosen = named or await universe.listed(database)
     now = SystemClock().now()
     starts = await missing.since(database, chosen, interval, start)
     wanted = missing.settled(chosen, starts, interval, end or now, now)

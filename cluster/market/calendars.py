@@ -90,6 +90,11 @@ def read_overrides(path: Path) -> list[Override]:
     return found
 
 
+def is_known(calendar: str) -> bool:
+    """Whether there is such a calendar."""
+    return calendar == ALWAYS_OPEN or calendar in names()
+
+
 def names() -> frozenset[str]:
     """The calendars there are."""
     import exchange_calendars as xc  # takes a second, as below

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -15,6 +16,7 @@ from cluster.backfill.missing import Missing, Wanted
 from cluster.errors import InputError
 from cluster.market.intervals import Interval
 from cluster.market.symbols import Instrument, Tier
+from cluster.market.universe_csv import require_calendar
 from cluster.storage import universe
 from cluster.storage.database import Database
 from serve_apps import paging, problems
@@ -91,7 +93,9 @@ class GapRoutes:
     ) -> list[Instrument]:
         """Those to look at, in order; one more than can be looked at when there are more."""
         if symbol is not None:
-            return [await self._services.instrument(symbol)]
+            instrument = await self._services.instrument(symbol)
+            await asyncio.to_thread(require_calendar, instrument.calendar)  # of many it would be left out
+            return [instrument]
         database = await self._services.database()
         first = await universe.get(database, reached.symbol) if reached.start else None
         rest = await universe.listed(database, tier=tier, after=reached.symbol, limit=_SYMBOLS_AT_ONCE + 1)
