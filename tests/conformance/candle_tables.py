@@ -45,7 +45,7 @@ def minutes(start: datetime, count: int, **changes: Any) -> list[dict[str, Any]]
 
 async def add(database: Database, symbol: str, calendar: str) -> None:
     await database.pool.execute(
-        "INSERT INTO symbol_universe (symbol, exchange, asset_type, calendar) VALUES ($1, '', 'equity', $2)",
+        "INSERT INTO symbol_universe (symbol, exchange, asset_type, calendar) VALUES ($1, 'X', 'equity', $2)",
         symbol,
         calendar,
     )
