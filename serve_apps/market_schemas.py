@@ -6,11 +6,11 @@ from datetime import datetime
 from typing import Annotated, Any, Literal
 
 from fastapi import Path
-from pydantic import AfterValidator, BaseModel, Field, model_validator
+from pydantic import BaseModel, Field, model_validator
 
 from cluster.market.adjustments import Adjusted
 from cluster.market.intervals import Interval
-from cluster.market.symbols import AssetType, Tier
+from cluster.market.symbols import CURRENCY_SPELLING, MAX_LENGTHS, AssetType, Tier
 from serve_apps.schemas import Moment, Request, SymbolName
 
 Order = Literal["asc", "desc"]
@@ -27,16 +27,11 @@ _CURSOR = "`next_cursor` of the page before."
 SymbolPath = Annotated[SymbolName, Path()]
 
 
-def _printable(text: str) -> str:
-    if not text.isprintable():
-        raise ValueError("control characters are not allowed")
-    return text
-
-
-Words = Annotated[str, Field(max_length=128), AfterValidator(_printable)]
-Exchange = Annotated[str, Field(min_length=1, max_length=32, examples=["NASDAQ"]), AfterValidator(_printable)]
-Calendar = Annotated[str, Field(min_length=1, max_length=16, examples=["XNYS"]), AfterValidator(_printable)]
-Currency = Annotated[str, Field(pattern="^[A-Z]{3,8}$", examples=["USD"])]
+# What else is wrong with a text, `symbols.require_texts` tells, as it does for the other ways in.
+Words = Annotated[str, Field(max_length=MAX_LENGTHS["name"])]
+Exchange = Annotated[str, Field(min_length=1, max_length=MAX_LENGTHS["exchange"], examples=["NASDAQ"])]
+Calendar = Annotated[str, Field(min_length=1, max_length=MAX_LENGTHS["calendar"], examples=["XNYS"])]
+Currency = Annotated[str, Field(pattern=CURRENCY_SPELLING, examples=["USD"])]
 Quantity = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 
 

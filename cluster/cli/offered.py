@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import csv
 import io
-from collections.abc import Iterable
+from collections.abc import Mapping, Sequence
 from typing import Annotated
 
 import typer
@@ -15,7 +15,7 @@ from cluster.cli.arguments import JsonOption, TierOption
 from cluster.errors import InputError
 from cluster.market.symbols import Instrument, Tier
 
-_COLUMNS = ("symbol", "exchange", "asset_type", "calendar", "name", "currency", "tier", "active")
+_COLUMNS = ("symbol", "exchange", "asset_type", "calendar", "name", "currency")
 
 
 def offered(
@@ -23,12 +23,16 @@ def offered(
     currency: Annotated[
         str | None, typer.Option(help="Only what is priced in this, such as USDT.", show_default=False)
     ] = None,
-    tier: TierOption = "T3",
+    tier: TierOption = None,
     *,
     everything: Annotated[bool, typer.Option("--all", help="What does not trade now, too.")] = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Print what a provider lists as CSV, to be looked through and given to `finsight symbols import`."""
+    """Print what a provider lists as CSV, to be looked through and given to `finsight symbols import`.
+
+    Known symbols keep their tiers, and whether they are active: the file tells the tier only with --tier,
+    and what trades only with --all.
+    """
     found = [
         each
         for each in asyncio.run(_listed(provider))
@@ -36,7 +40,8 @@ def offered(
     ]
     if not found:
         raise InputError(f"provider {provider} lists nothing of that kind")
-    terminal.emit([_row(each, tier) for each in found], as_json=as_json, text=_csv(found, tier).rstrip())
+    rows = [_row(each, tier, with_active=everything) for each in found]
+    terminal.emit(rows, as_json=as_json, text=_csv(rows).rstrip())
 
 
 async def _listed(provider: str) -> list[Instrument]:
@@ -55,14 +60,18 @@ async def _listed(provider: str) -> list[Instrument]:
             await client.close()
 
 
-def _row(instrument: Instrument, tier: Tier | None) -> dict[str, object]:
-    cells = {name: getattr(instrument, name) for name in _COLUMNS}
-    return {**cells, "tier": tier or instrument.tier, "active": str(instrument.active).lower()}
+def _row(instrument: Instrument, tier: Tier | None, *, with_active: bool) -> dict[str, object]:
+    row: dict[str, object] = {name: getattr(instrument, name) for name in _COLUMNS}
+    if tier is not None:
+        row["tier"] = tier
+    if with_active:
+        row["active"] = str(instrument.active).lower()
+    return row
 
 
-def _csv(instruments: Iterable[Instrument], tier: Tier | None) -> str:
+def _csv(rows: Sequence[Mapping[str, object]]) -> str:
     text = io.StringIO()
-    writer = csv.DictWriter(text, _COLUMNS, lineterminator="\n")
+    writer = csv.DictWriter(text, list(rows[0]), lineterminator="\n")
     writer.writeheader()
-    writer.writerows(_row(each, tier) for each in instruments)
+    writer.writerows(rows)
     return text.getvalue()

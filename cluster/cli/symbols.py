@@ -20,6 +20,7 @@ from cluster.market.symbols import AssetType, Instrument, Tier
 
 if TYPE_CHECKING:
     from cluster.cli.tiers import Reviewed
+    from cluster.market.universe_csv import Listing
     from cluster.storage.database import Database
 
 CalendarOption = Annotated[
@@ -142,7 +143,7 @@ def add(
     """Add one symbol. Its history comes with `finsight backfill SYMBOL`."""
     from cluster.market.universe_csv import default_calendar
 
-    chosen = calendar or default_calendar(asset_type)
+    chosen = default_calendar(asset_type) if calendar is None else calendar
     _check_calendar(chosen)
     instrument = Instrument(
         symbol, exchange, asset_type, chosen, name=name or "", currency=currency, tier=tier or "T2"
@@ -174,7 +175,7 @@ def change(
     changes = {key: value for key, value in given.items() if value is not None}
     if not changes:
         raise typer.BadParameter("nothing to change; give --tier, --active, --inactive, --calendar or --name")
-    if calendar:
+    if calendar is not None:
         _check_calendar(calendar)
     changed = with_database(lambda database: _change(database, symbol, changes))
     terminal.emit(asdict(changed), as_json=as_json, text=terminal.facts(asdict(changed)))
@@ -205,22 +206,23 @@ def import_file(
     """Add the symbols of a CSV file, or bring them up to date: all of them or none.
 
     The header has symbol and exchange, and any of asset_type, calendar, name, currency, tier, active, adv_21d
-    and mkt_cap. Symbols that are not in the file stay as they are, unless they are to become inactive. The
-    import becomes a version of the universe.
+    and mkt_cap. Of symbols that are known already only the columns of the header are changed. Symbols that
+    are not in the file stay as they are, unless they are to become inactive. The import becomes a version of
+    the universe.
     """
     content = file.read_bytes()
-    instruments = _parsed(file, content)
+    listing = _parsed(file, content)
     if dry_run:
-        facts: dict[str, object] = {"symbols": len(instruments)}
+        facts: dict[str, object] = {"symbols": len(listing.instruments)}
     else:
-        wanted = _Import(instruments, _tag(file, tag), _meta(file, content), deactivate_missing)
+        wanted = _Import(listing, _tag(file, tag), _meta(file, content), deactivate_missing)
         facts = with_database(wanted)
     terminal.emit(facts, as_json=as_json, text=terminal.facts(facts))
     if dry_run and not as_json:
         terminal.talk("Nothing was changed; without --dry-run the file is imported.")
 
 
-def _parsed(file: Path, content: bytes) -> list[Instrument]:
+def _parsed(file: Path, content: bytes) -> Listing:
     from cluster.market import universe_csv
 
     try:
@@ -234,7 +236,7 @@ def _parsed(file: Path, content: bytes) -> list[Instrument]:
 def _tag(file: Path, given: str | None) -> str:
     from cluster.clock import SystemClock
 
-    return given or f"{file.stem}-{SystemClock().now():%Y%m%dT%H%M%SZ}"
+    return given or f"{file.stem[:200]}-{SystemClock().now():%Y%m%dT%H%M%SZ}"
 
 
 def _meta(file: Path, content: bytes) -> dict[str, object]:
@@ -245,7 +247,7 @@ def _meta(file: Path, content: bytes) -> dict[str, object]:
 class _Import:
     """One import, ready to be done."""
 
-    instruments: list[Instrument]
+    listing: Listing
     tag: str
     meta: Mapping[str, object]
     deactivate_missing: bool
@@ -255,9 +257,10 @@ class _Import:
 
         done = await universe.import_all(
             database,
-            self.instruments,
+            self.listing.instruments,
             self.tag,
             self.meta,
+            columns=self.listing.columns,
             deactivate_missing=self.deactivate_missing,
             by=audit.os_user(),
         )

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal, NewType
+from typing import Literal, NewType, get_args
 
 from cluster.errors import InputError
 
@@ -15,6 +16,12 @@ AssetType = Literal["equity", "etf", "index", "crypto", "fx", "future"]
 Tier = Literal["T0", "T1", "T2", "T3"]
 
 MAX_SYMBOL_LENGTH = 32
+MAX_LENGTHS: Mapping[str, int] = {"exchange": 32, "calendar": 32, "name": 128}
+"""Of what users write, in characters."""
+CURRENCY_SPELLING = "^[A-Z][A-Z0-9]{0,15}$"
+"""Codes of ISO 4217, and what venues quote in: `USD`, `USDT`, `USD1`."""
+_ASSET_TYPES, _TIERS = get_args(AssetType), get_args(Tier)
+_ECHO = 32
 _SPELLING = re.compile(r"\^?[A-Z0-9][A-Z0-9.=-]*")  # no nested repeats, so matching takes linear time
 
 
@@ -30,6 +37,35 @@ def parse_symbol(text: str) -> Symbol:
         f"symbol {text[:MAX_SYMBOL_LENGTH]!r} is not valid: expected 1 to {MAX_SYMBOL_LENGTH} characters "
         f"out of A-Z 0-9 . - = in upper case, with an optional ^ in front (for example AAPL or BTC-USD)"
     )
+
+
+def require_texts(values: Mapping[str, object]) -> None:
+    """Check the texts that users write, by the name of their field; what else is in `values` is left alone.
+
+    Raises `InputError` that points at the first that is empty (but for the name), too long, cannot be
+    printed, or is no currency.
+    """
+    for name, longest in MAX_LENGTHS.items():
+        if name in values:
+            require_text(name, values[name], longest, may_be_empty=name == "name")
+    currency = values.get("currency", "USD")
+    if not isinstance(currency, str) or not re.fullmatch(CURRENCY_SPELLING, currency):
+        raise InputError(
+            f"currency {str(currency)[:_ECHO]!r} is not valid: expected 1 to 16 of A-Z 0-9, a letter first",
+            "#/currency",
+        )
+
+
+def require_text(name: str, text: object, longest: int, *, may_be_empty: bool = False) -> None:
+    """Raises `InputError` unless `text` can be printed and has at most `longest` characters."""
+    if not isinstance(text, str) or not (text.strip() or may_be_empty):
+        raise InputError(f"{name} must not be empty", f"#/{name}")
+    if len(text) > longest or not text.isprintable():
+        raise InputError(
+            f"{name} {text[:_ECHO]!r} is longer than {longest} characters, "
+            f"or has some that cannot be printed",
+            f"#/{name}",
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,3 +89,10 @@ class Instrument:
 
     def __post_init__(self) -> None:
         parse_symbol(self.symbol)
+        _require_one_of("asset_type", self.asset_type, _ASSET_TYPES)
+        _require_one_of("tier", self.tier, _TIERS)
+
+
+def _require_one_of(name: str, value: str, choices: tuple[str, ...]) -> None:
+    if value not in choices:
+        raise InputError(f"{name} {value[:_ECHO]!r} is none of {', '.join(choices)}", f"#/{name}")

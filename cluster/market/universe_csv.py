@@ -11,18 +11,27 @@ from typing import Any, NamedTuple, TypeVar, get_args
 from cluster.clock import SystemClock
 from cluster.errors import InputError
 from cluster.market import calendars
-from cluster.market.symbols import AssetType, Instrument, Tier, parse_symbol
+from cluster.market.symbols import AssetType, Instrument, Tier, parse_symbol, require_texts
 
 REQUIRED = ("symbol", "exchange")
 OPTIONAL = ("asset_type", "calendar", "name", "currency", "tier", "active", "adv_21d", "mkt_cap")
 
 _MOST_ERRORS = 20
-_LONGEST_TEXT = 128
+_ECHO = 32
 _YES_NO = {"true": True, "false": False, "yes": True, "no": False, "1": True, "0": False}
 
 _Choice = TypeVar("_Choice")
 _Row = Mapping[str | None, Any]
 """Cells by the name of their column; None stands for cells without a name, and for missing cells."""
+
+
+class Listing(NamedTuple):
+    """What a file says."""
+
+    columns: tuple[str, ...]
+    """Its header: what it says nothing of is not to be changed."""
+    instruments: list[Instrument]
+    """In the order of the file; what it says nothing of has the default of a new symbol."""
 
 
 class _Line(NamedTuple):
@@ -42,8 +51,8 @@ def require_calendar(name: str) -> str:
     return name
 
 
-def parse(lines: Iterable[str]) -> list[Instrument]:
-    """The instruments of a file with a header of `REQUIRED` and any of `OPTIONAL`, in its order.
+def parse(lines: Iterable[str]) -> Listing:
+    """The instruments of a file with a header of `REQUIRED` and any of `OPTIONAL`.
 
     An empty cell takes the default of `Instrument`; without a calendar crypto is 24/7 and all else XNYS.
     Raises `InputError` that names line, column and reason of the first errors of the file.
@@ -61,7 +70,8 @@ def parse(lines: Iterable[str]) -> list[Instrument]:
         raise InputError(_told(errors))
     if not found:
         raise InputError("the file has a header, but no symbol")
-    return [line.instrument for line in found.values()]
+    columns = tuple(str(name) for name in rows.fieldnames or ())
+    return Listing(columns, [line.instrument for line in found.values()])
 
 
 def _take(row: _Row, number: int, found: dict[str, _Line], errors: list[str]) -> None:
@@ -91,28 +101,22 @@ def _require_header(names: Iterable[str]) -> None:
 def _instrument(row: _Row) -> Instrument:
     if None in row or None in row.values():
         raise InputError("the number of cells is not that of the header")
-    cells = {str(name): _text(str(name), value) for name, value in row.items() if value.strip()}
+    cells = {str(name): value.strip() for name, value in row.items() if value.strip()}
     if missing := [name for name in REQUIRED if name not in cells]:
         raise InputError(f"{', '.join(missing)} must not be empty")
+    if "calendar" in row and "calendar" not in cells and "asset_type" not in row:
+        raise InputError("calendar is empty, and the file has no asset_type that it could follow from")
+    require_texts(cells)
     values = {name: _READ.get(name, str)(value) for name, value in cells.items()}
     values.setdefault("asset_type", "equity")
     values.setdefault("calendar", default_calendar(values["asset_type"]))
     return Instrument(**values)
 
 
-def _text(name: str, value: str) -> str:
-    text = value.strip()
-    if len(text) > _LONGEST_TEXT or not text.isprintable():
-        raise InputError(
-            f"{name} is longer than {_LONGEST_TEXT} characters, or has some that cannot be printed"
-        )
-    return text
-
-
 def _one_of(name: str, choices: Mapping[str, _Choice]) -> Callable[[str], _Choice]:
     def read(text: str) -> _Choice:
         if text not in choices:
-            raise InputError(f"{name} {text!r} is none of {', '.join(choices)}")
+            raise InputError(f"{name} {text[:_ECHO]!r} is none of {', '.join(choices)}")
         return choices[text]
 
     return read
@@ -125,7 +129,7 @@ def _amount(name: str) -> Callable[[str], float]:
         except ValueError:
             value = math.nan
         if not (math.isfinite(value) and value >= 0):
-            raise InputError(f"{name} {text!r} is no number from 0 on")
+            raise InputError(f"{name} {text[:_ECHO]!r} is no number from 0 on")
         return value
 
     return read

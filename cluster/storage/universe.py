@@ -3,31 +3,35 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, fields, replace
+from collections.abc import AsyncIterator, Collection, Mapping, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import asdict, dataclass, fields
 from datetime import datetime
+from functools import lru_cache
 from typing import Any
 
 import asyncpg
 
+from cluster import logs
 from cluster.errors import InputError
-from cluster.market.symbols import Instrument, Tier
+from cluster.market.symbols import Instrument, Tier, require_text, require_texts
 from cluster.storage import audit
 from cluster.storage.audit import Author
 from cluster.storage.database import Connection, Database
 
+log = logs.get(__name__)
+
+_LONGEST_TAG = 256
 _FIELDS = tuple(field.name for field in fields(Instrument))
 _COLUMNS = ", ".join(_FIELDS)
+# A conflict locks the row, which shows in its xmax; a new row has none.
 _UPSERT = f"""
 INSERT INTO symbol_universe AS stored ({_COLUMNS})
 VALUES ({", ".join(f"${place}" for place in range(1, len(_FIELDS) + 1))})
-ON CONFLICT (symbol) DO UPDATE
-SET ({_COLUMNS}, updated_at) = ROW ({", ".join(f"excluded.{name}" for name in _FIELDS)}, now())
-WHERE ({", ".join(f"stored.{name}" for name in _FIELDS)})
-      IS DISTINCT FROM ({", ".join(f"excluded.{name}" for name in _FIELDS)})
+ON CONFLICT (symbol) DO UPDATE SET ({{given}}, updated_at) = ROW ({{new}}, now())
+WHERE ({{old}}) IS DISTINCT FROM ({{new}})
+RETURNING symbol, xmax = 0 AS added
 """  # noqa: S608 (column names of our own)
-# A conflict locks the row, which shows in its xmax; a new row has none.
-_IMPORT = f"{_UPSERT} RETURNING symbol, xmax = 0 AS added"
 _ADD_MISSING = f"""
 INSERT INTO symbol_universe ({_COLUMNS})
 VALUES ({", ".join(f"${place}" for place in range(1, len(_FIELDS) + 1))})
@@ -80,7 +84,7 @@ async def add_missing(
 
     Rows that are there stay as they are, so what a user has set is kept. Returns the symbols that were added.
     """
-    async with database.transaction() as connection:
+    async with _writing(database) as connection:
         rows = await connection.fetchmany(_ADD_MISSING, sorted(map(_row, instruments)))
         added = [row["symbol"] for row in rows]
         if added:
@@ -90,8 +94,9 @@ async def add_missing(
 
 async def add(database: Database, instrument: Instrument, *, by: Author | None = None) -> bool:
     """Add the instrument, as a version; False when its symbol is there already, which then stays as it is."""
+    require_texts(asdict(instrument))
     symbol = instrument.symbol
-    async with database.transaction() as connection:
+    async with _writing(database) as connection:
         if await connection.fetchval(_ADD_MISSING, *_row(instrument)) is None:
             return False
         await _own_version(connection, symbol, by, {"added": [symbol]})
@@ -104,18 +109,21 @@ async def change(
 ) -> Instrument | None:
     """Set the fields in `changes`, as a version; answers what is there then, None for an unknown symbol.
 
-    Two changes of different fields at once are both kept. What changes nothing makes no version.
+    Two changes of different fields at once are both kept. What changes nothing makes no version. A row that
+    could not be read is mended by what makes it right. `InputError` on what the universe does not take.
     """
-    async with database.transaction() as connection:
+    require_texts(changes)
+    async with _writing(database) as connection:
         row = await connection.fetchrow(f"{_GET} FOR UPDATE", symbol)
         if row is None:
             return None
-        before = _instrument(row)
-        after = replace(before, **changes)
-        if after != before:
-            await connection.execute(_UPSERT, *_row(after))
+        before = dict(row)
+        after = Instrument(**{**before, **changes})
+        if asdict(after) != before:
+            await connection.execute(_upsert(_FIELDS), *_row(after))
             await _own_version(connection, symbol, by, {"changed": [symbol]})
-            await audit.record(connection, by, "symbol.change", symbol, **_difference(before, after))
+            difference = _difference(before, asdict(after))
+            await audit.record(connection, by, "symbol.change", symbol, **difference)
     return after
 
 
@@ -128,12 +136,13 @@ async def change_all(
     by: Author | None = None,
 ) -> UniverseVersion:
     """Set the fields of several symbols as one version, all of them or none; unknown symbols are left out."""
-    async with database.transaction() as connection:
+    async with _writing(database) as connection:
         changed = []
         for symbol, fields_of_it in sorted(changes.items()):
             row = await connection.fetchrow(f"{_GET} FOR UPDATE", symbol)
             if row is not None:
-                await connection.execute(_UPSERT, *_row(replace(_instrument(row), **fields_of_it)))
+                after = Instrument(**{**dict(row), **fields_of_it})
+                await connection.execute(_upsert(_FIELDS), *_row(after))
                 changed.append(symbol)
         version = await _add_version(connection, version_tag, {**source_meta, "changed": changed})
         told = {symbol: dict(changes[symbol]) for symbol in changed}
@@ -158,17 +167,19 @@ async def import_all(
     version_tag: str,
     source_meta: Mapping[str, Any],
     *,
+    columns: Collection[str] = _FIELDS,
     deactivate_missing: bool = False,
     by: Author | None = None,
 ) -> Imported:
     """Add or bring up to date all instruments and record the version, in one transaction.
 
+    `columns`: what is brought up to date of symbols that are there; all else of them stays as it is.
     `deactivate_missing`: symbols that are not among them become inactive; otherwise they stay as they are.
     The version keeps what was `added`, `changed` and `deactivated`. A tag that is taken is an `InputError`,
     and nothing is changed.
     """
-    async with database.transaction() as connection:
-        rows = await connection.fetchmany(_IMPORT, sorted(map(_row, instruments)))
+    async with _writing(database) as connection:
+        rows = await connection.fetchmany(_upsert(columns), sorted(map(_row, instruments)))
         added = [row["symbol"] for row in rows if row["added"]]
         changed = [row["symbol"] for row in rows if not row["added"]]
         deactivated: list[str] = []
@@ -193,27 +204,42 @@ async def listed(
     """Instruments by symbol; `after` and `limit` page through them.
 
     `as_of`: as they were then. A symbol that was changed, set inactive or deleted later is answered as it
-    was, so nothing of today's knowledge gets in.
+    was, so nothing of today's knowledge gets in. A row that cannot be read is left out and logged.
     """
-    wanted = (tier, active_only, after, limit)
+    found: list[Instrument] = []
+    query, *then = (_LIST,) if as_of is None else (_LIST_AS_OF, as_of)
     async with database.connection() as connection:
-        if as_of is None:
-            rows = await connection.fetch(_LIST, *wanted)
-        else:
-            rows = await connection.fetch(_LIST_AS_OF, *wanted, as_of)
-    return [_instrument(row) for row in rows]
+        while True:
+            most = None if limit is None else limit - len(found)
+            rows = await connection.fetch(query, tier, active_only, after, most, *then)
+            read = map(_readable, rows)
+            found += [each for each in read if each]
+            if len(rows) != most or len(found) == limit:
+                return found
+            after = rows[-1]["symbol"]  # a row was left out: the page is filled up
 
 
 async def get(database: Database, symbol: str) -> Instrument | None:
-    """The instrument of `symbol`, active or not; None when the universe does not have it."""
+    """The instrument of `symbol`, active or not; None when the universe has none that can be read."""
     async with database.connection() as connection:
         row = await connection.fetchrow(_GET, symbol)
-    return None if row is None else _instrument(row)
+    return None if row is None else _readable(row)
+
+
+@asynccontextmanager
+async def _writing(database: Database) -> AsyncIterator[Connection]:
+    """A transaction; what the checks of the table refuse is an `InputError` that says what is allowed."""
+    try:
+        async with database.transaction() as connection:
+            yield connection
+    except asyncpg.CheckViolationError as error:
+        raise InputError(f"the universe does not take this, and nothing was changed: {error}") from error
 
 
 async def _add_version(
     connection: Connection, version_tag: str, source_meta: Mapping[str, Any]
 ) -> UniverseVersion:
+    require_text("version tag", version_tag, _LONGEST_TAG)
     try:
         row = await connection.fetchrow(_ADD_VERSION, version_tag, json.dumps(source_meta))
     except asyncpg.UniqueViolationError as error:
@@ -234,8 +260,7 @@ async def _own_version(
     await _add_version(connection, tag, {**source, **meta})
 
 
-def _difference(before: Instrument, after: Instrument) -> dict[str, dict[str, Any]]:
-    old, new = asdict(before), asdict(after)
+def _difference(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
     names = [name for name in old if old[name] != new[name]]
     return {
         "before": {name: old[name] for name in names},
@@ -253,8 +278,26 @@ def _row(instrument: Instrument) -> tuple[Any, ...]:
     return tuple(getattr(instrument, name) for name in _FIELDS)
 
 
-def _instrument(row: asyncpg.Record) -> Instrument:
-    return Instrument(**dict(row))
+def _upsert(columns: Collection[str]) -> str:
+    """Inserts a row, or brings `columns` of it up to date."""
+    given = [name for name in _FIELDS if name in columns]
+    old, new = (", ".join(f"{side}.{name}" for name in given) for side in ("stored", "excluded"))
+    return _UPSERT.format(given=", ".join(given), old=old, new=new)
+
+
+def _readable(row: asyncpg.Record) -> Instrument | None:
+    """None for a row from before the table had its checks that breaks one: it must not stop all others."""
+    try:
+        return Instrument(**dict(row))
+    except InputError as error:
+        _tell_unreadable(row["symbol"], str(error))
+        return None
+
+
+@lru_cache(maxsize=1_024)
+def _tell_unreadable(symbol: str, reason: str) -> None:
+    """Once a process and row: the looks of the collectors read it every half a minute."""
+    log.error("symbol_left_out", symbol=symbol, reason=reason, remedy="correct or delete its row")
 
 
 def _version(row: asyncpg.Record) -> UniverseVersion:

@@ -16,5 +16,5 @@ def test_the_documented_columns_are_those_that_are_read() -> None:
 
 def test_the_documented_file_can_be_read() -> None:
     (text,) = [text for language, text in pages.code_blocks(PAGE) if language == "csv"]
-    apple, bitcoin = parse(text.splitlines(keepends=True))
+    apple, bitcoin = parse(text.splitlines(keepends=True)).instruments
     assert (apple.tier, apple.adv_21d, bitcoin.calendar) == ("T0", 5e7, "24/7")

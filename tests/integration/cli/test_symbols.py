@@ -218,6 +218,22 @@ def test_without_a_tag_the_version_is_named_after_file_and_time(
     assert said.json["version"].startswith("top 100-20")
 
 
+def test_commands_check_what_they_write_as_the_other_ways_in_do(
+    environment: dict[str, str], tmp_path: Path
+) -> None:
+    for options, reason in (
+        (("add", "AAPL", "--exchange", ""), "exchange must not be empty"),
+        (("add", "AAPL", "--exchange", "X", "--name", "n" * 500), "name 'nnn"),
+        (("set", "SPX", "--name", "a\x1bb"), "cannot be printed"),
+        (("import", written(tmp_path, "AAPL,NASDAQ,T1"), "--tag", "t" * 3_000), "version tag 'ttt"),
+    ):
+        said = finsight("symbols", *options, **environment)
+        assert (said.status, said.out, reason in said.err) == (1, "", True), said.err
+        assert "Traceback" not in said.err
+    assert finsight("symbols", "--json", **environment).json[1] == SPX
+    assert names(environment) == ["IXIC", "SPX"]
+
+
 def test_a_file_that_is_no_text_is_refused(environment: dict[str, str], tmp_path: Path) -> None:
     path = tmp_path / "symbols.csv"
     path.write_bytes(b"symbol,exchange\nAAPL,\xff\n")

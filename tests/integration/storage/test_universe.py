@@ -114,3 +114,20 @@ async def test_an_import_under_a_taken_tag_changes_nothing(database: Database) -
     with pytest.raises(InputError, match="choose another tag"):
         await universe.import_all(database, [AAPL], "w41", {})
     assert await universe.listed(database) == []
+
+
+async def test_an_import_leaves_alone_what_the_file_has_no_column_for(database: Database) -> None:
+    await universe.import_all(database, [AAPL, SPX], "w1", {})
+    told = [Instrument("AAPL", "NYSE", "equity", "24/7"), Instrument("SPX", "NYSE", "equity", "XNYS"), BTC]
+    done = await universe.import_all(database, told, "w2", {}, columns=("symbol", "exchange", "mkt_cap"))
+    assert (done.added, done.changed, done.unchanged) == (["BTC-USD"], ["AAPL"], 1)
+    assert await universe.get(database, "AAPL") == replace(AAPL, exchange="NYSE", mkt_cap=None)
+    assert await universe.get(database, "SPX") == SPX
+    assert await universe.get(database, "BTC-USD") == BTC
+
+
+async def test_a_tag_that_nobody_can_read_is_refused_and_nothing_changed(database: Database) -> None:
+    for tag in ("", "t" * 257, "a\nb"):
+        with pytest.raises(InputError, match="version tag"):
+            await universe.import_all(database, [AAPL], tag, {})
+    assert await universe.listed(database) == []

@@ -8,7 +8,7 @@ from cluster.market.universe_csv import parse
 
 
 def parsed(text: str) -> list[Instrument]:
-    return parse(text.splitlines(keepends=True))
+    return parse(text.splitlines(keepends=True)).instruments
 
 
 def test_a_full_row_is_an_instrument() -> None:
@@ -26,6 +26,26 @@ def test_an_empty_cell_takes_the_default_and_crypto_never_closes() -> None:
     assert parsed(text) == [
         Instrument("IBM", "NYSE", "equity", "XNYS"),
         Instrument("BTC-USD", "BINANCE", "crypto", "24/7"),
+    ]
+
+
+def test_the_columns_that_a_file_has_are_told() -> None:
+    assert parse(["symbol,tier,exchange\n", "IBM,,NYSE\n"]).columns == ("symbol", "tier", "exchange")
+
+
+def test_an_empty_calendar_needs_to_know_what_the_symbol_is() -> None:
+    assert parsed("symbol,exchange,calendar\nBTC-USD,X,24/7\n")[0].calendar == "24/7"
+    with pytest.raises(InputError, match=r"^line 2: calendar is empty, and the file has no asset_type"):
+        parsed("symbol,exchange,calendar\nBTC-USD,X,\n")
+
+
+def test_texts_are_checked_as_those_of_the_other_ways_in() -> None:
+    with pytest.raises(InputError) as error:
+        parsed(f"symbol,exchange,currency,name\nA,{'X' * 33},,\nB,X,usd,\nC,X,,{'n' * 129}\nD,X,USD1,\n")
+    assert [line.split(" '")[0] for line in str(error.value).splitlines()] == [
+        "line 2: exchange",
+        "line 3: currency",
+        "line 4: name",
     ]
 
 
