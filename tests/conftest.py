@@ -22,8 +22,8 @@ from cluster.storage.embedded.valkey import EmbeddedValkey
 # become minutes, and timeouts strike. Read by every raylet that a test starts, in this process or below it.
 os.environ.setdefault("RAY_worker_niceness", "0")
 
-# The networks of the tests are tiny: two threads take three times the CPU of one for their sums, and ten times
-# as long on a busy machine. Read when torch is loaded, in this process and those below it.
+# The networks of the tests are tiny: two threads take three times the CPU of one for their sums, and ten
+# times as long on a busy machine. Read when torch is loaded, in this process and those below it.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 

@@ -36,7 +36,7 @@ class Whole:
         inherited = {
             name: value
             for name, value in os.environ.items()
-            if not name.startswith(("FINSIGHT_", "RAY_", "MLFLOW_", "DATABASE_URL", "REDIS_URL"))
+            if not name.startswith(("FINSIGHT_", "RAY_", "MLFLOW_", "DATABASE_URL", "REDIS_URL", "OMP_"))
         }
         ports = {f"FINSIGHT_{name}_PORT": str(port) for name, port in self.ports.items()}
         soon = {"FINSIGHT_GAP_SCAN_S": "5"}  # nobody waits a minute for what is looked for
