@@ -13,7 +13,7 @@ _SECRETS = (
     # key=value and "key": "value", as in URLs, headers and JSON
     re.compile(
         r"(?i)((?:api[-_]?key|access[-_]?key|token|secret|signature|password|crumb)[\"']?\s*[=:]\s*[\"']?)"
-        r"[^\s&\"',;]+"
+        r"(?!\{\s*[\"'}])[^\s&\"',;]+"  # an object is no key
     ),
     re.compile(r"(?i)(\bapi key as\s+)\S+"),  # Alpha Vantage tells the key in words
     re.compile(r"(//[^\s:/@]*:)[^\s/]+(?=@)"),  # user:password@host

@@ -218,7 +218,7 @@ def _zone(name: Any) -> ZoneInfo:
 def _number(text: Any) -> float:
     try:
         return float(text)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         raise Malformed(f"{NAME} answered {text!r:.40} where a number was expected") from None
 
 

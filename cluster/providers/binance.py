@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from typing import Any, TypeVar
 
 import pyarrow as pa
 
@@ -22,6 +22,7 @@ from cluster.providers.binance_wire import NAME
 from cluster.providers.budget import Window
 from cluster.providers.http import Answer, Http, Throttled
 from cluster.providers.protocol import Capabilities, Quote
+from cluster.providers.reading import read
 from cluster.providers.symbology import spelled_by_binance
 
 BASE_URL = "https://data-api.binance.vision"
@@ -40,6 +41,8 @@ _MILLISECOND = timedelta(milliseconds=1)
 _LARGE = 1_000_000
 """A body of more bytes takes the parser long enough to hold up the other calls."""
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+
+_Parsed = TypeVar("_Parsed")
 
 
 class BinanceProvider:
@@ -94,17 +97,19 @@ class BinanceProvider:
 
     async def list_instruments(self) -> list[Instrument]:
         """Every spot symbol that the venue lists, a call of weight 20; a halted one is not active."""
-        return await asyncio.to_thread(binance_wire.parse_instruments, await self._exchange_info())
+        return await self._exchange_info(binance_wire.parse_instruments)
 
     async def limits(self) -> tuple[Window, ...]:
         """The windows of weight that hold for this IP address, a call of weight 20."""
-        return binance_wire.parse_limits(await self._exchange_info())
+        return await self._exchange_info(binance_wire.parse_limits)
 
     async def quote(self, symbol: str) -> Quote:
         """The last price, a call of weight 2; `ts` is the time of the answer, the venue gives no other."""
         asked = {"symbol": spelled_by_binance(symbol)}
-        answer, price = await self._get("/api/v3/ticker/price", asked, symbol)
-        return binance_wire.parse_price(price, symbol, answer.served_at)
+        answer = await self._get("/api/v3/ticker/price", asked)
+        return await _read(
+            answer, lambda price: binance_wire.parse_price(price, symbol, answer.served_at), symbol
+        )
 
     def usage(self) -> Mapping[str, int]:
         """Weight that our IP address has used by window, such as `{"1m": 37}`, as the last answer told it."""
@@ -118,8 +123,11 @@ class BinanceProvider:
         """One answer; the range, in milliseconds, includes both its ends, as the venue has it."""
         params: dict[str, str | int] = {"symbol": spelled_by_binance(symbol), "interval": str(interval)}
         params |= {"limit": _PAGE_BARS, "startTime": first, "endTime": last}
-        answer, klines = await self._get("/api/v3/klines", params, symbol)
-        page = binance_wire.parse_klines(klines, symbol, interval, answer.served_at - SETTLE)
+        answer = await self._get("/api/v3/klines", params)
+        closed_by = answer.served_at - SETTLE
+        page = await _read(
+            answer, lambda klines: binance_wire.parse_klines(klines, symbol, interval, closed_by), symbol
+        )
         opens_ms = bars.opens(page).astype("datetime64[ms]").astype(int)
         if not ((opens_ms >= first) & (opens_ms <= last)).all():
             raise Malformed(
@@ -127,14 +135,11 @@ class BinanceProvider:
             )
         return page
 
-    async def _exchange_info(self) -> Any:
+    async def _exchange_info(self, parse: Callable[[Any], _Parsed]) -> _Parsed:
         # Without the sets of permissions, which are most of it.
-        _, info = await self._get("/api/v3/exchangeInfo", {"showPermissionSets": "false"})
-        return info
+        return await _read(await self._get("/api/v3/exchangeInfo", {"showPermissionSets": "false"}), parse)
 
-    async def _get(
-        self, path: str, params: Mapping[str, str | int], symbol: str | None = None
-    ) -> tuple[Answer, Any]:
+    async def _get(self, path: str, params: Mapping[str, str | int]) -> Answer:
         try:
             answer = await self._http.get(path, params)
         except Throttled as error:
@@ -144,21 +149,26 @@ class BinanceProvider:
             raise binance_refusals.throttled(error.answer, str(error)) from None
         self._note(answer)
         self._forbidden = self._forbidden + 1 if answer.status == 403 else 0
-        document = await self._document(answer, symbol)
-        return answer, document
-
-    async def _document(self, answer: Answer, symbol: str | None) -> Any:
         refused: FinSightError | None = binance_refusals.refusal_by_status(answer, self._forbidden)
         if refused is not None:
             raise refused
-        document = await asyncio.to_thread(answer.json) if len(answer.body) > _LARGE else answer.json()
-        refused = binance_refusals.refusal_by_code(answer, document, symbol)
-        if refused is not None:
-            raise refused
-        return document
+        return answer
 
     def _note(self, answer: Answer) -> None:
         self._usage = binance_wire.parse_usage(answer.headers)
+
+
+async def _read(answer: Answer, parse: Callable[[Any], _Parsed], symbol: str | None = None) -> _Parsed:
+    """What the answer holds; raises what it means when it is a refusal."""
+
+    def parsed(document: Any) -> _Parsed:
+        if (refused := binance_refusals.refusal_by_code(answer, document, symbol)) is not None:
+            raise refused
+        return parse(document)
+
+    return (
+        await asyncio.to_thread(read, answer, parsed) if len(answer.body) > _LARGE else read(answer, parsed)
+    )
 
 
 def _next_open(moment: datetime, interval: Interval) -> datetime:

@@ -81,10 +81,10 @@ def parse_price(payload: object, symbol: str, served_at: datetime) -> Quote:
     """The answer of `GET /api/v3/ticker/price`; it has no time of its own, so `served_at` stands for it."""
     try:
         named, price = payload["symbol"], float(payload["price"])  # type: ignore[index]
-    except (KeyError, TypeError, ValueError):
+    except (KeyError, TypeError, ValueError, OverflowError):
         raise Malformed(f"{NAME}: {_brief(payload)} is no price of a symbol") from None
     if named != spelled_by_binance(symbol) or not (math.isfinite(price) and price > 0):
-        raise Malformed(f"{NAME}: asked for the price of {symbol}, answered {price:g} of {named!r}")
+        raise Malformed(f"{NAME}: asked for the price of {symbol}, answered {price:g} of {named!r:.40}")
     return Quote(symbol=symbol, price=price, ts=served_at, source=NAME)
 
 
@@ -120,7 +120,7 @@ def parse_limits(payload: object) -> tuple[Window, ...]:
             for limit in payload["rateLimits"]  # type: ignore[index]
             if limit["rateLimitType"] == "REQUEST_WEIGHT"
         )
-    except (KeyError, TypeError, ValueError) as error:
+    except (KeyError, TypeError, ValueError, OverflowError) as error:
         raise Malformed(f"{NAME}: rateLimits of unknown shape: {error!r}") from None
     for window in found:
         if type(window.limit) is not int or window.limit < _LEAST_LIMIT or not window.seconds > 0:

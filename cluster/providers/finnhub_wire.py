@@ -58,6 +58,7 @@ _MOST_SECONDS = 100_000_000_000
 """In the year 5138; a larger number is in milliseconds."""
 _NO_TOKEN = ("sign up", "invalid api key", "invalid token", "missing api key")
 _MINUTE = "1m"
+_MOST = 10**300
 _HALF_STEP = 5e-5
 """What a price that was divided by a split can be off: it has four decimals."""
 
@@ -171,7 +172,7 @@ def throttled(answer: Answer, error: RateLimited) -> FinSightError:
 def _key_refused(answer: Answer) -> Unauthorized | None:
     words = answer.text.lower()
     if any(phrase in words for phrase in _NO_TOKEN):
-        return Unauthorized(f"{NAME} does not accept the key; check FINNHUB_API_KEY: {answer.excerpt()}")
+        return Unauthorized(f"{NAME} does not accept the key: {answer.excerpt()} (check FINNHUB_API_KEY)")
     return None
 
 
@@ -224,4 +225,6 @@ def _floats(values: Any, name: str, count: int) -> bars.Floats:
 
 
 def _is_number(value: Any) -> TypeGuard[float]:
-    return isinstance(value, int | float) and not isinstance(value, bool)
+    if isinstance(value, int) and not isinstance(value, bool):
+        return abs(value) < _MOST  # a larger one is no double
+    return isinstance(value, float)

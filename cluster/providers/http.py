@@ -27,6 +27,8 @@ LONGEST_WAIT_S = 3 * 86_400.0
 """No provider bans for longer; a larger number is nonsense."""
 _HEADERS = {"accept": "*/*", "accept-encoding": "gzip", "user-agent": "finsight"}
 _EXCERPT = 120
+_RECOGNISABLE = 6
+"""Characters of a secret that do not stand in a text by chance."""
 
 # At DEBUG it would write down the headers of answers, and a server may echo a key in them.
 logging.getLogger("httpcore").setLevel(logging.WARNING)
@@ -187,8 +189,15 @@ def retry_at(answer: Answer) -> datetime:
 
 
 def hide(text: str, secrets: tuple[str, ...]) -> str:
-    """`text` with `secrets`, as they are and as in a URL, and all that looks like a key replaced by stars."""
-    return redact(_blank(text, secrets))
+    """`text` with `secrets`, as they are and as in a URL, and all that looks like a key replaced by stars.
+
+    So are beginnings of them, where a quotation was cut.
+    """
+    text = _blank(text, secrets)
+    for secret in secrets:
+        for length in range(len(secret) - 1, _RECOGNISABLE - 1, -1):
+            text = text.replace(secret[:length], "***")
+    return redact(text)
 
 
 def _blank(text: str, secrets: tuple[str, ...]) -> str:
@@ -242,7 +251,7 @@ class _Unpacker:
 
     def __init__(self, provider: str, encoding: str, limit: int) -> None:
         if encoding.strip().lower() not in ("", "identity", "gzip", "x-gzip"):
-            raise Malformed(f"{provider}: the answer is packed as {encoding[:20]!r}, only gzip was asked for")
+            raise Malformed(f"{provider}: the answer is packed in another way than gzip, which was asked for")
         self._provider, self._limit = provider, limit
         self._gzip = zlib.decompressobj(wbits=31) if encoding.strip().lower().endswith("gzip") else None
         self._body, self._begun = bytearray(), False

@@ -36,6 +36,7 @@ from cluster.providers.exchange_time import SETTLE, first_open
 from cluster.providers.http import Answer, Http
 from cluster.providers.kept_splits import KeptSplits
 from cluster.providers.protocol import Capabilities, Quote, Step
+from cluster.providers.reading import read
 from cluster.providers.symbology import spelled_by_yahoo
 from cluster.providers.yahoo_bars import half_hours, raw_actions, raw_bars
 from cluster.providers.yahoo_wire import GRANULARITY, NAME, Chart, parse_chart
@@ -255,7 +256,9 @@ class YahooProvider:
             "events": "div,splits",
         }
         answer = await self._get(f"/v8/finance/chart/{spelled_by_yahoo(parse_symbol(symbol))}", params)
-        chart = await asyncio.to_thread(lambda: parse_chart(answer.json(), symbol, interval))
+        chart = await asyncio.to_thread(
+            read, answer, lambda document: parse_chart(document, symbol, interval)
+        )
         if chart is not None:
             self._calendars[symbol] = chart.calendar
             if not chart.can_split:

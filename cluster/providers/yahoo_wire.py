@@ -64,6 +64,7 @@ _CALENDARS = {
 _CALENDAR_OF = {exchange: calendar for calendar, known in _CALENDARS.items() for exchange in known}
 _LATEST_S = 100_000_000_000
 """A larger time is not in seconds."""
+_LONGEST_CURRENCY = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,7 +116,7 @@ def parse_chart(document: Any, symbol: str, interval: Interval | None) -> Chart 
         meta = result["meta"]
         _require_asked(meta, symbol, interval)
         return _chart(result, meta, symbol)
-    except (KeyError, TypeError, ValueError, AttributeError, ArithmeticError) as error:
+    except (LookupError, TypeError, ValueError, AttributeError, ArithmeticError) as error:
         raise Malformed(f"yahoo: no chart of {symbol}: {type(error).__name__}: {error}") from None
 
 
@@ -149,13 +150,19 @@ def _chart(result: Mapping[str, Any], meta: Mapping[str, Any], symbol: str) -> C
     labels = np.array(result.get("timestamp") or [], dtype=np.int64)
     if len(labels) and not 0 <= labels.min() <= labels.max() < _LATEST_S:
         raise Malformed(f"yahoo answered times that are not in seconds: {labels.max()}")
+    told_at_s = int(meta.get("regularMarketTime") or 0)
+    if not 0 <= told_at_s < _LATEST_S:
+        raise Malformed(f"yahoo answered a time that is not in seconds: {told_at_s}")
+    currency = str(meta.get("currency"))
+    if len(currency) > _LONGEST_CURRENCY:
+        raise Malformed(f"yahoo answered a currency that is none for {symbol}")
     return Chart(
         symbol=symbol,
         kind=str(meta.get("instrumentType")),
-        currency=str(meta.get("currency")),
+        currency=currency,
         zone=zone,
         calendar=calendar,
-        told_at_s=int(meta.get("regularMarketTime") or 0),
+        told_at_s=told_at_s,
         price=float(meta.get("regularMarketPrice") or "nan"),
         ts_s=labels.astype("datetime64[s]"),
         columns=_columns(result["indicators"]["quote"][0], len(labels)),

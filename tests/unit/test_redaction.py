@@ -20,6 +20,9 @@ from cluster.redaction import LONGEST, redact
         ("?access_token=abc&client_secret=def", "?access_token=***&client_secret=***"),
         ("token: Bearer abc", "token: *** ***"),
         ("We have detected your API key as ABC123 and", "We have detected your API key as *** and"),
+        ('check FINNHUB_API_KEY: {"error":"no"}', 'check FINNHUB_API_KEY: {"error":"no"}'),
+        ("password={abc} failed", "password=*** failed"),  # it may begin with a bracket
+        ('{"token":{"secret":"abc"}}', '{"token":{"secret":"***"}}'),
         ("the token bucket is empty", "the token bucket is empty"),  # a word is not a key
     ],
 )

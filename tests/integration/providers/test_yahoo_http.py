@@ -13,6 +13,7 @@ from starlette.types import ASGIApp
 
 from cluster.clock import FakeClock
 from cluster.errors import (
+    InputError,
     InvalidSymbol,
     Malformed,
     OutOfHorizon,
@@ -382,6 +383,25 @@ async def test_a_key_goes_to_a_paid_gateway_and_into_no_error(
             await daily(provider)
     assert service.headers[0]["x-api-key"] == KEY
     assert KEY not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("code", "text", "kind"),
+    [
+        ("Internal", f"no chart for key {KEY}" + "x" * 5_000, Malformed),
+        ("Not Found", f"{KEY}: No data found, symbol may be delisted", InvalidSymbol),
+        ("Bad Request", f"the key {KEY} is for another plan", InputError),
+    ],
+)
+async def test_a_key_in_a_refusal_is_not_told_nor_is_all_of_a_long_one(
+    url: str, service: Yahoo, clock: FakeClock, code: str, text: str, kind: type[Exception]
+) -> None:
+    service.faults.append(faults.says(200, yahoo.refusal(code, text)))
+    async with client(url, clock, KEY) as provider:
+        with pytest.raises(kind) as caught:
+            await daily(provider)
+    assert KEY[:6] not in f"{caught.value!r} {caught.value.__cause__!r} {caught.value.__context__!r}"
+    assert len(str(caught.value)) < 800
 
 
 async def test_reading_the_same_range_twice_answers_the_same(provider: YahooProvider) -> None:

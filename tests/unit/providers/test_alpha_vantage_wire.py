@@ -196,7 +196,7 @@ def test_prices_in_another_currency_are_not_taken_for_ours() -> None:
         wire.parse_daily(payload, "MSFT", NOW)
 
 
-@pytest.mark.parametrize("value", ["", "abc", None, {}])
+@pytest.mark.parametrize("value", ["", "abc", None, {}, 10**400])
 def test_a_price_that_is_no_number_is_malformed(value: object) -> None:
     payload = intraday("2024-06-03 09:30:00")
     payload["Time Series (1min)"] = {"2024-06-03 09:30:00": {**ROW, "1. open": value}}

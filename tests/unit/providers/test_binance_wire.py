@@ -315,6 +315,20 @@ def test_a_limit_that_would_stop_all_calls_is_malformed(limit: object) -> None:
         binance_wire.parse_limits({"rateLimits": [told]})
 
 
+@pytest.mark.parametrize("place", [0, 1, 5, 6, 8])
+def test_a_number_that_nothing_can_hold_is_malformed(place: int) -> None:
+    row: list[object] = [1717408800000, "1", "1", "1", "1", "1", 1717408859999, "1", 1, "1", "1", "0"]
+    assert binance_wire.parse_klines([row], "BTCUSDT", Interval.M1, NOW).num_rows == 1
+    row[place] = 10**400
+    with pytest.raises(Malformed):
+        binance_wire.parse_klines([row], "BTCUSDT", Interval.M1, NOW)
+    with pytest.raises(Malformed):
+        binance_wire.parse_price({"symbol": "BTCUSDT", "price": 10**400}, "BTCUSDT", NOW)
+    window = {"rateLimitType": "REQUEST_WEIGHT", "interval": "DAY", "intervalNum": 10**400, "limit": 6000}
+    with pytest.raises(Malformed):
+        binance_wire.parse_limits({"rateLimits": [window]})
+
+
 def test_a_price_has_the_time_of_the_answer_because_the_venue_gives_none() -> None:
     quote = binance_wire.parse_price({"symbol": "BTCUSDT", "price": "60685.22000000"}, "BTCUSDT", NOW)
     assert quote == Quote("BTCUSDT", 60685.22, NOW, "binance")

@@ -203,6 +203,8 @@ class TestQuote:
             {"c": -1.0, "t": 1582641000},
             {"c": True, "t": 1582641000},
             {"c": float("nan"), "t": 1582641000},
+            {"c": 10**400, "t": 1582641000},
+            {"c": 261.74, "t": 10**400},
             {"c": 261.74, "t": 1582641000000},  # milliseconds
             {"c": 261.74, "t": "now"},
         ],
@@ -210,6 +212,12 @@ class TestQuote:
     def test_a_quote_of_another_shape_is_malformed(self, payload: Any) -> None:
         with pytest.raises(Malformed):
             wire.parse_quote(payload, "AAPL", NOW)
+
+
+@pytest.mark.parametrize("name", ["o", "v", "t"])
+def test_a_number_that_nothing_can_hold_is_malformed(name: str) -> None:
+    with pytest.raises(Malformed):
+        parse(candles("2024-06-03 13:30", **{name: [10**400]}))
 
 
 class TestRefusals:

@@ -147,6 +147,31 @@ def test_columns_of_other_lengths_are_malformed() -> None:
         parse_chart(told, "AAPL", Interval.D1)
 
 
+HUGE = 10**400
+
+
+@pytest.mark.parametrize(
+    ("part", "value"),
+    [
+        ("indicators", {"quote": []}),
+        ("indicators", {"quote": [{"open": [HUGE]}]}),
+        ("timestamp", [HUGE]),
+        ("timestamp", [-1]),
+        ("meta", {"regularMarketTime": HUGE}),
+        ("meta", {"regularMarketPrice": HUGE}),
+        ("meta", {"currency": "x" * 9}),
+        ("events", {"dividends": {"1": {"date": HUGE, "amount": 1}}}),
+        ("events", {"splits": {"1": {"date": 1, "numerator": HUGE, "denominator": 1}}}),
+    ],
+)
+def test_what_no_chart_can_hold_is_malformed(part: str, value: Any) -> None:
+    told = document("AAPL", "1d", [flat("2025-06-02T13:30", 10)])
+    result = told["chart"]["result"][0]
+    result[part] = {**result[part], **value} if part == "meta" else value
+    with pytest.raises(Malformed):
+        parse_chart(told, "AAPL", Interval.D1)
+
+
 def test_infinity_in_the_adjusted_closes_does_no_harm() -> None:
     told = document("AAPL", "1d", [flat("2025-06-02T13:30", 10)])
     told["chart"]["result"][0]["indicators"]["adjclose"][0]["adjclose"] = [float("inf")]

@@ -261,6 +261,32 @@ async def test_a_key_goes_into_its_header_and_nowhere_else(
     assert KEY not in f"{caught.value!r} {caught.value.__cause__!r} {caught.value.__context__!r}"
 
 
+@pytest.mark.parametrize(
+    "document",
+    [
+        {"note": KEY},
+        [["x" * 60, KEY]],  # a complaint that quotes it is cut inside of the key
+        {"symbol": KEY, "price": "1.0"},
+        {"symbols": [{"symbol": KEY}], "rateLimits": [{"rateLimitType": "REQUEST_WEIGHT", "limit": KEY}]},
+        {"symbols": 1, "rateLimits": [{"rateLimitType": "REQUEST_WEIGHT", "limit": KEY, "interval": KEY}]},
+    ],
+)
+async def test_a_key_that_is_echoed_where_data_should_be_is_not_told(
+    url: str, clock: FakeClock, venue: Binance, document: object
+) -> None:
+    async with client(url, clock, api_key=KEY) as provider:
+        for ask in (
+            lambda: minutes(provider, 0, 10),
+            lambda: provider.quote("BTCUSDT"),
+            provider.limits,
+            provider.list_instruments,
+        ):
+            venue.faults.append(faults.says(200, document))
+            with pytest.raises(Malformed) as caught:
+                await ask()
+            assert KEY[:6] not in f"{caught.value!r} {caught.value.__cause__!r} {caught.value.__context__!r}"
+
+
 async def test_without_a_key_none_is_sent(provider: BinanceProvider, venue: Binance) -> None:
     await minutes(provider, 0, 10)
     assert "x-mbx-apikey" not in venue.asked[0].headers
