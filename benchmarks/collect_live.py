@@ -22,6 +22,8 @@ from benchmarks.instance import finsight, fresh_home
 from benchmarks.report import report
 
 GOAL_S = 10.0
+MOST_GROWTH = 1.1
+"""Of the memory from the first minute to the last; caches that fill are a few percent."""
 SYMBOLS = 5_000
 _PAUSE_S = 0.25
 _LONGEST_S = 58.0
@@ -101,9 +103,14 @@ def memory_mb(home: Path) -> dict[str, float]:
 
 
 def tell(measured: Measured, minutes: int) -> None:
-    """Print the line."""
+    """Print the line; fails when bars were lost or the memory grew."""
     p50_s, p99_s = np.percentile(measured.lags_s, [50, 99])
     first, last = measured.memory_mb[0], measured.memory_mb[-1]
+    if measured.lost or total(last) > MOST_GROWTH * total(first):
+        raise SystemExit(
+            f"collect_live: {measured.lost} bars missing; PSS {total(first)} MB after the first minute, "
+            f"{total(last)} MB after the last"
+        )
     report(
         "collect_live",
         float(p99_s),

@@ -225,9 +225,3 @@ def places(expected: Instants, span: Span) -> tuple[int, int]:
     """First place in `span` and first place after it."""
     first, after = np.searchsorted(expected, [to_instant(span.start), to_instant(span.end)])
     return int(first), int(after)
-
-
-def spans(expected: Instants, missing: Runs, interval: Interval) -> list[Span]:
-    """The runs as ranges of time."""
-    found = (gaps.gap_of(expected, int(first), int(last), interval) for first, last in missing)
-    return [Span(each.start, each.end) for each in found]

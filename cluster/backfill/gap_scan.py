@@ -330,11 +330,15 @@ class Scan:
     async def _drop_jobs(self, calendar: str, span: Span) -> None:
         """End the jobs for bars that a changed calendar expects no more."""
         waiting = await gap_state.waiting_jobs(self._connection, self._interval, calendar, span)
-        idle = [
-            job
-            for job, of in waiting.items()
-            if not len(calendars.expected_opens(calendar, self._interval, *of))
-        ]
+        try:
+            idle = [
+                job
+                for job, of in waiting.items()
+                if not len(calendars.expected_opens(calendar, self._interval, *of))
+            ]
+        except InputError as error:  # of a calendar that nobody knows: its jobs stay
+            log.warning("jobs_not_checked", interval=str(self._interval), reason=str(error))
+            return
         await gap_state.drop_jobs(self._connection, idle)
 
 

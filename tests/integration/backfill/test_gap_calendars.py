@@ -98,3 +98,14 @@ async def test_a_session_with_other_hours_is_expected_then(database: Database) -
     await calendar_overrides.put(database, [opened])
     await desk.scan()
     assert await desk.gaps() == [("AAPL", "15:00", "15:05", "not_fetched")]
+
+
+async def test_a_change_of_a_calendar_that_nobody_knows_stops_no_scan(database: Database) -> None:
+    await universe.add(database, AAPL)
+    await store(database, "AAPL", [datetime(2025, 10, 8, 13, 30, tzinfo=UTC)])
+    desk = Desk(database, datetime(2025, 10, 8, 13, 33, tzinfo=UTC))
+    await desk.scan()
+    await database.pool.execute("UPDATE symbol_universe SET calendar = 'NOPE'")
+    await database.pool.execute("INSERT INTO calendar_overrides VALUES ('NOPE', '2025-10-08')")
+    assert (await desk.scan()).asked == 0
+    assert await database.pool.fetchval("SELECT count(*) FROM gap_dirty_ranges WHERE interval = '1m'") == 0
