@@ -87,7 +87,13 @@ async def _collect(orders: CollectorOrders, clock: SkewedClock) -> None:
     logs.configure("error")
     if orders.copy_pause_s:
         vars(copy_stream)["encode"] = partial(_haltingly, orders.copy_pause_s)
-    database = await SlowDatabase.open(orders.dsn, max_size=4, idle_in_transaction_timeout_s=orders.idle_s)
+    database = await SlowDatabase.open(
+        orders.dsn,
+        max_size=4,
+        idle_in_transaction_timeout_s=orders.idle_s,
+        lock_timeout_s=orders.lock_timeout_s,
+        frozen_after_s=orders.frozen_after_s,
+    )
     SlowDatabase.commit_pause_s = orders.commit_pause_s
     gateway = GatewayActor("synthetic", orders.providers["synthetic"], orders.policy, None)
     sweeper = LoggedSweeper(database, gateway, clock, orders)

@@ -64,7 +64,7 @@ async def test_two_collectors_of_one_shard_one_of_them_frozen_again_and_again_st
     moment = NOON
     with fleet(orders, collect) as collectors:
         set_clock(collectors, moment)
-        collectors.start("old", "new", idle_s=1.0)
+        collectors.start("old", "new", idle_s=1.0, lock_timeout_s=1.0, frozen_after_s=2.0)
         await until_collected(orders.dsn, moment)
         async with reading(orders.dsn, orders.folder, SYMBOLS[:3]):
             for _ in range(ROUNDS):
