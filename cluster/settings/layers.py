@@ -14,11 +14,14 @@ from typing import Any
 from pydantic import ValidationError
 
 from cluster.errors import ConfigError
-from cluster.redaction import redact
 from cluster.settings.fields import environment_names
 from cluster.settings.files import from_package, from_path, running_instance
 from cluster.settings.model import Settings
 from cluster.settings.reload import NEEDS_RESTART
+from cluster.settings.showing import HIDDEN, without_secrets
+
+_LONGEST = 200
+"""Characters of a wrong value that are told."""
 
 
 def load(*, instance: bool = True, environ: Mapping[str, str] | None = None, **overrides: Any) -> Settings:
@@ -71,7 +74,8 @@ def _validated(values: Mapping[str, Any]) -> Settings:
     try:
         return Settings.model_validate(dict(values))
     except ValidationError as error:
-        raise ConfigError("\n".join(_explain(problem) for problem in error.errors())) from error
+        # Not from the error, which quotes every value.
+        raise ConfigError("\n".join(_explain(problem) for problem in error.errors())) from None
 
 
 def _explain(problem: Any) -> str:
@@ -79,5 +83,13 @@ def _explain(problem: Any) -> str:
     by_env = {env: field for field, env in environment_names().items()}
     field = by_env.get(name, name)
     env = environment_names().get(field, name)
-    shown = "(hidden)" if "key" in field else redact(repr(problem["input"]))
+    shown = _told(field, problem["input"])
     return f"{field} (environment {env}) = {shown}: {problem['msg']}."
+
+
+def _told(field: str, given: object) -> str:
+    """A single value of a known meaning; of a mapping that is wrong nobody knows what is a key in it."""
+    is_plain = field in Settings.model_fields and isinstance(given, str | int | float | bool | None)
+    if not is_plain or "key" in field or field == "providers":
+        return HIDDEN
+    return repr(without_secrets(given))[:_LONGEST]

@@ -80,10 +80,59 @@ def test_no_key_is_shown(tmp_path: Path) -> None:
     assert shown["rlc_redis_url"] == "redis://:***@cache:6379/0"
 
 
-def test_options_that_are_wrong_are_told_without_their_key(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="providers") as caught:
-        load(tmp_path, FINSIGHT_PROVIDERS='{"finnhub": ["api_key=s3cr3t"]}')
+@pytest.mark.parametrize(
+    ("given", "shown"),
+    [
+        ("postgresql://me:s3cr3t@db:5432/x?sslmode=require", "postgresql://me:***@db:5432/x?sslmode=require"),
+        ("postgresql://h/db?user=u&password=s3cr3t", "postgresql://h/db?user=u&password=***"),
+        ("postgresql:///db?s3cr3t", "postgresql:///db?***"),
+        ("postgresql://me@h/db", "postgresql://me@h/db"),
+        ("postgresql://me:a@s3cr3t@h/db", "postgresql://me:***@h/db"),
+        ("postgresql://me:a/s3cr3t@h/db", "(hidden)"),  # not percent-encoded
+        ("postgresql://me:a?s3cr3t@h/db", "(hidden)"),
+        ("postgresql://me:a#s3cr3t@h/db", "(hidden)"),
+        ("postgresql://me:s3cr3t", "(hidden)"),
+        ("host=h user=me password=s3cr3t", "(hidden)"),
+        ("me:s3cr3t@h", "(hidden)"),
+        ("redis://h/0?password=s3cr3t", "redis://h/0?password=***"),
+        ("https://s3cr3t@h/x", "https://***@h/x"),
+        ("sqlite:////folder/mlflow.db", "sqlite:////folder/mlflow.db"),
+        ("/folder/mlruns", "/folder/mlruns"),
+    ],
+)
+def test_an_address_is_shown_without_its_password_wherever_that_stands(given: str, shown: str) -> None:
+    assert settings.hide_password(given) == shown
+
+
+def test_options_are_shown_without_their_keys_at_any_depth(tmp_path: Path) -> None:
+    options = {
+        "base_url": "https://me:s3cr3t@h/?token=s3cr3t",
+        "headers": {"Authorization": "s3cr3t", "more": [{"X-API-Key": "s3cr3t", "accept": "text/csv"}]},
+        "budget": [{"limit": 10, "seconds": 60}],
+    }
+    loaded = load(tmp_path, FINSIGHT_PROVIDERS=json.dumps({"yahoo": options}))
+    assert settings.shown(loaded)["providers"]["yahoo"] == {
+        "base_url": "https://me:***@h/?token=***",
+        "headers": {"Authorization": "***", "more": [{"X-API-Key": "***", "accept": "text/csv"}]},
+        "budget": [{"limit": 10, "seconds": 60}],
+    }
+
+
+@pytest.mark.parametrize(
+    "environ",
+    [
+        {"FINSIGHT_PROVIDERS": '{"finnhub": ["api_key=s3cr3t"]}'},
+        {"FINSIGHT_PROVIDERS": '{"finnhub": "s3cr3t"}'},
+        {"FINSIGHT_PROVIDERS": '["s3cr3t"]'},
+        {"FINSIGHT_PROVIDERS": '{"finnhub": s3cr3t'},
+        {"LOG_LEVEL": "host=h password=s3cr3t"},
+    ],
+)
+def test_what_is_wrong_is_told_without_a_key(tmp_path: Path, environ: dict[str, str]) -> None:
+    with pytest.raises(ConfigError, match=next(iter(environ))) as caught:
+        load(tmp_path, **environ)
     assert "s3cr3t" not in str(caught.value)
+    assert caught.value.__suppress_context__  # a trace would quote it
 
 
 def test_budgets_are_shared_only_when_that_is_asked_for(tmp_path: Path) -> None:
