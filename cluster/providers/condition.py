@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import Counter
 from datetime import datetime, timedelta
-from typing import Any
 
 import structlog
 
@@ -21,8 +20,8 @@ from cluster.errors import (
 )
 from cluster.market.intervals import Interval
 from cluster.providers.breaker import Breaker, BreakerPolicy
+from cluster.providers.entitlement import Entitlement, Wanted
 from cluster.providers.health import Health, HealthPolicy
-from cluster.providers.protocol import Errand
 from cluster.providers.stats import Outcome, ProviderState, SetAside, reason_of
 from cluster.redaction import redact
 
@@ -34,8 +33,9 @@ class Condition:
 
     A failure counts for the breaker, and the health falls; a ban opens the breaker until it ends; after a
     refusal of the key or of our address it is open for `refusal_retry_s`, and the health is 0; what the plan
-    does not include is left alone for `entitlement_retry_s`; a rate limit, no data, an unknown symbol and a
-    wrong request have none.
+    does not include is left alone for `entitlement_retry_s`, see `Entitlement`; a rate limit, no data, an
+    unknown symbol and a wrong request have none. An answer to a call that began before a ban or a refusal of
+    the key or address does not end it.
     """
 
     def __init__(
@@ -50,18 +50,19 @@ class Condition:
     ) -> None:
         self._provider, self._clock = provider, clock
         self._breaker, self._health = Breaker(breaker), Health(health)
-        self._entitlement_retry_s, self._refusal_retry_s = entitlement_retry_s, refusal_retry_s
-        self._not_entitled_until_s: dict[Interval | Errand, float] = {}
+        self._plan, self._refusal_retry_s = Entitlement(entitlement_retry_s), refusal_retry_s
         self._refusal: Refused | Banned | None = None
+        self._refused_at_s = float("-inf")
         self.outcomes: Counter[Outcome] = Counter()
         self.last_error: tuple[str, datetime] | None = None
         self.last_success_at: datetime | None = None
 
-    def admit(self, wanted: Interval | Errand) -> None:
+    def admit(self, wanted: Wanted, symbol: str | None) -> None:
         """Pass, which may take the breaker's one probe, or raise why the provider must not be asked now."""
         now_s = self._clock.monotonic_s()
-        if wanted in self.off():
-            raise NotEntitled(f"the plan of provider {self._provider} does not include {wanted}")
+        if not self._plan.includes(wanted, symbol, now_s):
+            what = wanted if symbol is None else f"{wanted} of {symbol}"
+            raise NotEntitled(f"the plan of provider {self._provider} does not include {what}")
         if not self._breaker.allow(now_s):
             raise self._closed(self.moment(self._breaker.retry_at_s(now_s)))
 
@@ -71,19 +72,20 @@ class Condition:
         if isinstance(error, RateLimited):
             self._note(error)
 
-    def answered(self, began_s: float, *, empty: bool) -> None:
-        """A call that began at `began_s` was answered; `empty`: without bars."""
+    def answered(self, wanted: Wanted, symbol: str | None, began_s: float, *, empty: bool) -> None:
+        """A call that began at `began_s` was answered; `empty`: without bars, which proves no entitlement."""
         now_s = self._clock.monotonic_s()
         if empty:
-            self._neutral()
+            self._neutral(began_s)
         else:
-            self._accepted()
+            self._accepted(began_s)
+            self._plan.answered(wanted, symbol, now_s)
             self._health.record(good=True, latency_ms=(now_s - began_s) * 1_000, now_s=now_s)
             self.last_success_at = self._clock.now()
         self._count(Outcome.NO_DATA if empty else Outcome.BARS, began_s, now_s)
 
     def failed(
-        self, error: ProviderError | InputError, wanted: Interval | Errand, began_s: float
+        self, error: ProviderError | InputError, wanted: Wanted, symbol: str | None, began_s: float
     ) -> ProviderError | InputError:
         """A call that began at `began_s` failed; the error to raise, a refusal says until when."""
         now_s, outcome = self._clock.monotonic_s(), Outcome.of(error)
@@ -100,20 +102,19 @@ class Condition:
                 wait_s = (error.retry_at - self._clock.now()).total_seconds()
                 self._set_aside_for(error, now_s + wait_s)
             case RateLimited():
-                self._breaker.neutral()
+                self._give_probe_back(began_s)
             case _ if outcome.is_failure:
                 self._breaker.failure(now_s)
             case _:
-                self._neutral()
+                self._neutral(began_s)
         if isinstance(error, NotEntitled):
-            self._not_entitled_until_s[wanted] = now_s + self._entitlement_retry_s
+            self._plan.refused(wanted, symbol, now_s)
         self._count(outcome, began_s, now_s)
         return error
 
-    def off(self) -> frozenset[Any]:
-        """The intervals and errands that the plan does not include."""
-        now_s = self._clock.monotonic_s()
-        return frozenset(each for each, until_s in self._not_entitled_until_s.items() if now_s < until_s)
+    def off(self) -> frozenset[Wanted]:
+        """The intervals and errands that the plan does not include of any symbol."""
+        return self._plan.off(self._clock.monotonic_s())
 
     def state(self, intervals: frozenset[Interval]) -> ProviderState:
         """The breaker's, or that the plan includes none of `intervals`."""
@@ -156,19 +157,28 @@ class Condition:
 
     def _set_aside_for(self, refusal: Refused | Banned, until_s: float) -> None:
         self._breaker.trip(until_s)
-        self._refusal = refusal
+        self._refusal, self._refused_at_s = refusal, self._clock.monotonic_s()
         _log.error("provider_set_aside", provider=self._provider, reason=redact(str(refusal)))
 
-    def _neutral(self) -> None:
+    def _neutral(self, began_s: float) -> None:
         """An answer that says nothing about the provider's health, but that it answers us again."""
         if self._refusal is not None:
-            self._accepted()
+            self._accepted(began_s)
         else:
             self._breaker.neutral()
 
-    def _accepted(self) -> None:
-        self._refusal = None
-        self._breaker.success()
+    def _accepted(self, began_s: float) -> None:
+        if not self._is_outdated(began_s):
+            self._refusal = None
+            self._breaker.success()
+
+    def _give_probe_back(self, began_s: float) -> None:
+        if not self._is_outdated(began_s):  # else the probe is another call's
+            self._breaker.neutral()
+
+    def _is_outdated(self, began_s: float) -> bool:
+        """Whether the provider has refused us since a call began; what it answers says nothing of now."""
+        return self._refusal is not None and began_s <= self._refused_at_s
 
     def _note(self, error: Exception) -> None:
         self.last_error = (redact(str(error)), self._clock.now())

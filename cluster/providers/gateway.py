@@ -32,6 +32,7 @@ from cluster.providers.allowance import Allowance, OwnBudget
 from cluster.providers.breaker import BreakerPolicy
 from cluster.providers.budget import Window, narrowed, seconds_per_call
 from cluster.providers.condition import Condition
+from cluster.providers.entitlement import Wanted
 from cluster.providers.fetch_many import one_by_one, portions
 from cluster.providers.health import HealthPolicy
 from cluster.providers.page import Page, joined, page_of, tell_rejected
@@ -68,7 +69,7 @@ class GatewayPolicy:
     patience_s: float = 5.0
     """A call waits so long for the budget before it is refused."""
     entitlement_retry_s: float = 86_400.0
-    """An interval that the plan did not include is tried again after this."""
+    """What the plan did not include is tried again after this, see `Entitlement`."""
     refusal_retry_s: float = 3_600.0
     """A provider that does not accept our key or address is tried again after this."""
     breaker: BreakerPolicy = field(default_factory=BreakerPolicy)
@@ -164,24 +165,24 @@ class Gateway:
         """The last price; errors as those of `fetch`, `InputError` when the provider tells none."""
         if not isinstance(self._provider, Quoting):
             raise InputError(f"provider {self._provider.name} tells no prices")
-        return await self._errand("quote", partial(self._provider.quote, symbol), self._checked_quote)
+        return await self._errand("quote", symbol, partial(self._provider.quote, symbol), self._checked_quote)
 
     async def actions(self, symbol: str, start: datetime, end: datetime) -> list[CorporateAction]:
         """Splits and dividends with ex-dates from `start` to `end`; errors as those of `quote`."""
         if not isinstance(self._provider, Acting):
             raise InputError(f"provider {self._provider.name} tells no splits and dividends")
-        return await self._errand("actions", partial(self._provider.actions, symbol, start, end))
+        return await self._errand("actions", symbol, partial(self._provider.actions, symbol, start, end))
 
     async def instruments(self) -> list[Instrument]:
         """All instruments that the provider lists; errors as those of `quote`."""
         if isinstance(self._provider, Listing):
-            return await self._errand("instruments", self._provider.list_instruments)
+            return await self._errand("instruments", None, self._provider.list_instruments)
         return self._provider.instruments()
 
     async def learn_limits(self) -> None:
         """Narrow the budget to the limits that the provider tells, if it does; errors as those of `quote`."""
         if isinstance(self._provider, Limited):
-            self._told_limits = await self._errand("limits", self._provider.limits)
+            self._told_limits = await self._errand("limits", None, self._provider.limits)
             self._allowance.renew(self._windows())
 
     def _windows(self) -> tuple[Window, ...]:
@@ -256,7 +257,8 @@ class Gateway:
         def check(answer: pa.Table) -> bars.Validated:
             return self._checked(answer, symbol, interval)
 
-        checked = await self._ask(interval, call, check, self._provider.capabilities.weight, step.calls)
+        weight = self._provider.capabilities.weight
+        checked = await self._ask(interval, symbol, call, check, weight, step.calls)
         self._note_rejected(checked)
         return page_of(checked, step.start, step.end)
 
@@ -291,7 +293,7 @@ class Gateway:
             return self._checked(answer, f"{len(symbols)} symbols", interval)
 
         try:
-            checked = await self._ask(interval, call, check, self._provider.capabilities.weight)
+            checked = await self._ask(interval, None, call, check, self._provider.capabilities.weight)
         except (ProviderError, InputError) as error:
             return Many(bars.empty(), dict.fromkeys(symbols, error))
         self._note_rejected(checked)
@@ -300,15 +302,17 @@ class Gateway:
     async def _errand(
         self,
         errand: Errand,
+        symbol: str | None,
         call: Callable[[], Awaitable[Answer]],
         check: Callable[[Answer], Answer] = lambda answer: answer,
     ) -> Answer:
         offer = self._provider.capabilities
-        return await self._ask(errand, call, check, offer.weights.get(errand, offer.weight))
+        return await self._ask(errand, symbol, call, check, offer.weights.get(errand, offer.weight))
 
     async def _ask(
         self,
-        wanted: Interval | Errand,
+        wanted: Wanted,
+        symbol: str | None,
         call: Callable[[], Awaitable[Answer]],
         check: Callable[[Answer], Checked],
         weight: int,
@@ -316,12 +320,12 @@ class Gateway:
     ) -> Checked:
         """The checked answer to `call`, which is made only when budget, breaker and plan allow it."""
         async with self._slots:
-            await self._admit(wanted, weight, calls)
+            await self._admit(wanted, symbol, weight, calls)
             began_s = self._clock.monotonic_s()
             try:
                 checked = await self._call(call, check)
             except (ProviderError, InputError) as error:
-                told = self._condition.failed(error, wanted, began_s)
+                told = self._condition.failed(error, wanted, symbol, began_s)
                 if isinstance(error, RateLimited):
                     wait_s = (error.retry_at - self._clock.now()).total_seconds()
                     await self._allowance.close_for(wait_s)
@@ -329,15 +333,15 @@ class Gateway:
                     raise
                 raise told from None
             empty = isinstance(checked, bars.Validated) and not checked.good.num_rows
-            self._condition.answered(began_s, empty=empty)
+            self._condition.answered(wanted, symbol, began_s, empty=empty)
             if isinstance(self._provider, Metered):
                 await self._allowance.correct(self._provider.usage())
             return checked
 
-    async def _admit(self, wanted: Interval | Errand, weight: int, calls: int) -> None:
+    async def _admit(self, wanted: Wanted, symbol: str | None, weight: int, calls: int) -> None:
         """Pass, or raise why the provider must not be asked now."""
         deadline_s = self._clock.monotonic_s() + self._policy.patience_s
-        self._condition.admit(wanted)
+        self._condition.admit(wanted, symbol)
         try:
             for _ in range(calls):
                 await self._reserve(weight, deadline_s)

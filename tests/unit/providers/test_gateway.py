@@ -170,24 +170,40 @@ async def test_no_data_is_an_empty_table_and_no_error(clock: FakeClock) -> None:
     assert (stats.outcomes, stats.error_rate, stats.last_error) == ({"no_data": 1}, 0.0, None)
 
 
-async def test_an_interval_outside_the_plan_is_left_alone_for_a_day(clock: FakeClock) -> None:
-    provider = Scripted(NotEntitled("premium"), minutes(), minutes(0))
-    gateway = Gateway(provider, clock)
-    for _ in range(3):
+async def refused(gateway: Gateway, interval: Interval, *symbols: str) -> None:
+    for symbol in symbols:
         with pytest.raises(NotEntitled):
-            await fetch(gateway)
+            await gateway.fetch(symbol, interval, START, END)
+
+
+async def test_a_symbol_outside_the_plan_is_left_alone_for_a_day_and_the_others_are_not(
+    clock: FakeClock,
+) -> None:
+    provider = Scripted(NotEntitled("premium"), minutes(0), minutes(), minutes(0))
+    gateway = Gateway(provider, clock)
+    await refused(gateway, Interval.M1, "VOD.L", "VOD.L", "VOD.L")
     assert len(provider.asked) == 1
-    await gateway.fetch("AAA", Interval.D1, START, END)  # another interval is still asked for
-    assert gateway.stats().state == "CLOSED"
-    clock.advance(86_400)
     assert await fetch(gateway) == [0]
+    await gateway.fetch("VOD.L", Interval.D1, START, END)  # another interval is still asked for
+    assert gateway.stats().state == "CLOSED"
+    assert (await gateway.standing()).offer.intervals == {Interval.M1, Interval.D1}
+    clock.advance(86_400)
+    assert (await gateway.fetch("VOD.L", Interval.M1, START, END)).num_rows == 1
+
+
+async def test_an_interval_that_was_refused_for_three_symbols_is_left_alone(clock: FakeClock) -> None:
+    provider = Scripted(*[NotEntitled("premium")] * 3, minutes())
+    gateway = Gateway(provider, clock)
+    await refused(gateway, Interval.M1, "AAA", "BBB", "CCC", "DDD", "EEE")
+    assert len(provider.asked) == 3
+    assert (await gateway.standing()).offer.intervals == {Interval.D1}
+    await gateway.fetch("DDD", Interval.D1, START, END)
 
 
 async def test_a_provider_whose_plan_includes_nothing_is_not_entitled(clock: FakeClock) -> None:
-    gateway = Gateway(Scripted(NotEntitled("premium"), NotEntitled("premium")), clock)
+    gateway = Gateway(Scripted(*[NotEntitled("premium")] * 6), clock)
     for interval in (Interval.M1, Interval.D1):
-        with pytest.raises(NotEntitled):
-            await gateway.fetch("AAA", interval, START, END)
+        await refused(gateway, interval, "AAA", "BBB", "CCC")
     assert gateway.stats().state == "NOT_ENTITLED"
 
 

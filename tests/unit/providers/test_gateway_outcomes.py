@@ -289,10 +289,10 @@ async def test_a_price_that_none_can_be_is_malformed(clock: FakeClock, price: fl
 
 
 async def test_an_errand_outside_the_plan_is_left_alone_and_bars_are_not(clock: FakeClock) -> None:
-    gateway = Gateway(Telling(NotEntitled("premium"), minutes(0)), clock)
-    for _ in range(2):
+    gateway = Gateway(Telling(*[NotEntitled("premium")] * 3, minutes(0)), clock)
+    for symbol in ("AAA", "BBB", "CCC", "DDD"):
         with pytest.raises(NotEntitled):
-            await gateway.quote("AAA")
+            await gateway.quote(symbol)
     assert await fetch(gateway) == [0]
     assert (await gateway.standing()).errands == {"actions"}
 
