@@ -18,6 +18,7 @@ from cluster.settings import Settings, load, reread
 from serve_apps import documents, problems
 from serve_apps.configuration import Configuration
 from serve_apps.instrumentation import Instrumentation
+from serve_apps.methods import HeadLikeGet
 from serve_apps.routes.bars import BarRoutes
 from serve_apps.routes.cadence import CadenceRoutes
 from serve_apps.routes.dead_letters import DeadLetterRoutes
@@ -86,6 +87,7 @@ def create_app(
     for family in routes:
         app.include_router(family.router())
     problems.install(app)
+    app.add_middleware(HeadLikeGet)
     app.add_middleware(Instrumentation, answer_id=not on_ray)  # Ray Serve makes one, and answers it
     return app
 

@@ -17,6 +17,7 @@ from starlette.responses import Response
 
 from cluster import errors, logs
 from cluster.redaction import redact
+from serve_apps import methods
 
 _log = logs.get(__name__)
 _MOST_ERRORS = 100  # the library can only describe all of them or none
@@ -192,13 +193,13 @@ def _fields(error: errors.FinSightError) -> Sequence[FieldError]:
 
 async def _http(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)  # noqa: S101 - how it was registered
-    detail = error.detail
+    detail, headers = error.detail, dict(error.headers or {})
     if error.status_code == HTTPStatus.NOT_FOUND and detail == HTTPStatus.NOT_FOUND.phrase:
         detail = f"Nothing is served at {request.url.path}. See /docs for every path."
     elif error.status_code == HTTPStatus.METHOD_NOT_ALLOWED:
-        allowed = (error.headers or {}).get("Allow", "another method")
-        detail = f"{request.url.path} does not answer {request.method}. Allowed: {allowed}."
-    return response(request, error.status_code, detail, headers=error.headers)
+        headers["Allow"] = methods.allowed(request)
+        detail = f"{request.url.path} does not answer {request.method}. Allowed: {headers['Allow']}."
+    return response(request, error.status_code, detail, headers=headers)
 
 
 async def _validation(request: Request, error: Exception) -> Response:

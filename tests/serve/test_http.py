@@ -108,6 +108,37 @@ def test_a_wrong_method_is_a_problem_that_names_the_right_one(client: TestClient
     assert answer.json()["detail"] == "/predict does not answer GET. Allowed: POST."
 
 
+@pytest.mark.parametrize(
+    ("method", "path", "allowed"),
+    [
+        ("DELETE", "/market-data/ohlcv", "GET, HEAD, POST"),
+        ("GET", "/symbols/SPX", "PATCH, POST"),
+        ("POST", "/gaps", "GET, HEAD"),
+        ("HEAD", "/predict", "POST"),
+    ],
+)
+def test_every_method_of_a_path_is_allowed(client: TestClient, method: str, path: str, allowed: str) -> None:
+    answer = client.request(method, path)
+    assert (answer.status_code, answer.headers["allow"]) == (405, allowed)
+
+
+@pytest.mark.parametrize("path", ["/health", "/market-data/ohlcv?symbol=SPX", "/symbols?limit=0", "/nothing"])
+def test_head_is_answered_like_get_without_the_body(client: TestClient, path: str) -> None:
+    got, answer = client.get(path), client.head(path)
+    assert (answer.status_code, answer.content) == (got.status_code, b"")
+    mine = {"x-request-id", "date"}
+    assert {n: v for n, v in answer.headers.items() if n not in mine | {"content-length"}} == {
+        n: v for n, v in got.headers.items() if n not in mine | {"content-length"}
+    }
+
+
+def test_head_is_counted_as_such(client: TestClient) -> None:
+    labels = {"route": "/health", "method": "HEAD", "status": "200"}
+    before = metrics.REGISTRY.get_sample_value("http_requests_total", labels) or 0.0
+    client.head("/health")
+    assert metrics.REGISTRY.get_sample_value("http_requests_total", labels) == before + 1
+
+
 def test_a_request_id_is_kept_when_it_is_harmless_and_replaced_when_not(client: TestClient) -> None:
     assert client.get("/health", headers={"X-Request-ID": "abc-1"}).headers["x-request-id"] == "abc-1"
     for given in ("a b", "x" * 65, 'a"b'):
