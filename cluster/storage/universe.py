@@ -1,8 +1,7 @@
-"""The symbols FinSight watches, and the versions of that list."""
+"""The symbols FinSight watches."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import asdict, dataclass, fields
@@ -14,14 +13,14 @@ import asyncpg
 
 from cluster import logs
 from cluster.errors import InputError
-from cluster.market.symbols import Instrument, Tier, require_text, require_texts
-from cluster.storage import audit
+from cluster.market.symbols import Instrument, Tier, require_texts
+from cluster.storage import audit, universe_versions
 from cluster.storage.audit import Author
 from cluster.storage.database import Connection, Database
+from cluster.storage.universe_versions import Version
 
 log = logs.get(__name__)
 
-_LONGEST_TAG = 256
 _FIELDS = tuple(field.name for field in fields(Instrument))
 _COLUMNS = ", ".join(_FIELDS)
 # A conflict locks the row, which shows in its xmax; a new row has none.
@@ -53,28 +52,6 @@ _SET_INACTIVE = """
 UPDATE symbol_universe SET active = false, updated_at = now()
 WHERE active AND symbol <> ALL ($1::text[]) RETURNING symbol
 """
-_ADD_VERSION = """
-INSERT INTO universe_versions (version_tag, source_meta) VALUES ($1, $2::jsonb)
-RETURNING id, version_tag, source_meta, created_at
-"""
-_TAG = """
-SELECT $1 || '-' || to_char(clock_timestamp() AT TIME ZONE 'UTC', 'YYYYMMDD"T"HH24MISS.US"Z"')
-"""
-_VERSIONS = """
-SELECT id, version_tag, source_meta, created_at FROM universe_versions
-WHERE $2::bigint IS NULL OR id < $2 ORDER BY id DESC LIMIT $1
-"""
-
-
-@dataclass(frozen=True)
-class UniverseVersion:
-    """A named state of the universe and where it came from."""
-
-    id: int
-    """Grows with every version."""
-    version_tag: str
-    source_meta: Mapping[str, Any]
-    created_at: datetime
 
 
 async def add_missing(
@@ -88,7 +65,7 @@ async def add_missing(
         rows = await connection.fetchmany(_ADD_MISSING, sorted(map(_row, instruments)))
         added = [row["symbol"] for row in rows]
         if added:
-            await _add_version(connection, version_tag, {**source_meta, "added": added})
+            await universe_versions.add(connection, version_tag, {**source_meta, "added": added})
     return added
 
 
@@ -99,7 +76,7 @@ async def add(database: Database, instrument: Instrument, *, by: Author | None =
     async with _writing(database) as connection:
         if await connection.fetchval(_ADD_MISSING, *_row(instrument)) is None:
             return False
-        await _own_version(connection, symbol, by, {"added": [symbol]})
+        await universe_versions.add_own(connection, symbol, by, {"added": [symbol]})
         await audit.record(connection, by, "symbol.add", symbol, after=asdict(instrument))
     return True
 
@@ -121,7 +98,7 @@ async def change(
         after = Instrument(**{**before, **changes})
         if asdict(after) != before:
             await connection.execute(_upsert(_FIELDS), *_row(after))
-            await _own_version(connection, symbol, by, {"changed": [symbol]})
+            await universe_versions.add_own(connection, symbol, by, {"changed": [symbol]})
             difference = _difference(before, asdict(after))
             await audit.record(connection, by, "symbol.change", symbol, **difference)
     return after
@@ -134,7 +111,7 @@ async def change_all(
     source_meta: Mapping[str, Any],
     *,
     by: Author | None = None,
-) -> UniverseVersion:
+) -> Version:
     """Set the fields of several symbols as one version, all of them or none; unknown symbols are left out."""
     async with _writing(database) as connection:
         changed = []
@@ -144,7 +121,7 @@ async def change_all(
                 after = Instrument(**{**dict(row), **fields_of_it})
                 await connection.execute(_upsert(_FIELDS), *_row(after))
                 changed.append(symbol)
-        version = await _add_version(connection, version_tag, {**source_meta, "changed": changed})
+        version = await universe_versions.add(connection, version_tag, {**source_meta, "changed": changed})
         told = {symbol: dict(changes[symbol]) for symbol in changed}
         await audit.record(connection, by, "symbols.change", version_tag, changes=told)
     return version
@@ -154,7 +131,7 @@ async def change_all(
 class Imported:
     """What an import did; the lists name symbols."""
 
-    version: UniverseVersion
+    version: Version
     added: list[str]
     changed: list[str]
     deactivated: list[str]
@@ -187,7 +164,7 @@ async def import_all(
             gone = await connection.fetch(_SET_INACTIVE, [each.symbol for each in instruments])
             deactivated = sorted(row["symbol"] for row in gone)
         done = {"added": added, "changed": changed, "deactivated": deactivated}
-        version = await _add_version(connection, version_tag, {**source_meta, **done})
+        version = await universe_versions.add(connection, version_tag, {**source_meta, **done})
         await audit.record(connection, by, "symbols.import", version_tag, **source_meta, **done)
     return Imported(version, added, changed, deactivated, len(instruments) - len(rows))
 
@@ -236,42 +213,12 @@ async def _writing(database: Database) -> AsyncIterator[Connection]:
         raise InputError(f"the universe does not take this, and nothing was changed: {error}") from error
 
 
-async def _add_version(
-    connection: Connection, version_tag: str, source_meta: Mapping[str, Any]
-) -> UniverseVersion:
-    require_text("version tag", version_tag, _LONGEST_TAG)
-    try:
-        row = await connection.fetchrow(_ADD_VERSION, version_tag, json.dumps(source_meta))
-    except asyncpg.UniqueViolationError as error:
-        raise InputError(f"universe version {version_tag!r} exists already; choose another tag") from error
-    assert row is not None  # noqa: S101 (an insert that returns always gives its row)
-    return _version(row)
-
-
-async def _own_version(
-    connection: Connection, symbol: str, by: Author | None, meta: Mapping[str, Any]
-) -> None:
-    """A version of a single write, named after symbol and time; nobody has to think of a tag.
-
-    Everybody may read versions, so who it was is told by the audit log alone.
-    """
-    tag = await connection.fetchval(_TAG, symbol)
-    source = {} if by is None else {"source": "manual"}
-    await _add_version(connection, tag, {**source, **meta})
-
-
 def _difference(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
     names = [name for name in old if old[name] != new[name]]
     return {
         "before": {name: old[name] for name in names},
         "after": {name: new[name] for name in names},
     }
-
-
-async def versions(database: Database, limit: int = 100, before: int | None = None) -> list[UniverseVersion]:
-    """The last versions, newest first; those older than the id `before`, if it is given."""
-    async with database.connection() as connection:
-        return [_version(row) for row in await connection.fetch(_VERSIONS, limit, before)]
 
 
 def _row(instrument: Instrument) -> tuple[Any, ...]:
@@ -298,7 +245,3 @@ def _readable(row: asyncpg.Record) -> Instrument | None:
 def _tell_unreadable(symbol: str, reason: str) -> None:
     """Once a process and row: the looks of the collectors read it every half a minute."""
     log.error("symbol_left_out", symbol=symbol, reason=reason, remedy="correct or delete its row")
-
-
-def _version(row: asyncpg.Record) -> UniverseVersion:
-    return UniverseVersion(row["id"], row["version_tag"], json.loads(row["source_meta"]), row["created_at"])

@@ -14,7 +14,7 @@ from starlette.responses import Response
 from cluster.errors import InputError
 from cluster.market.symbols import Instrument, Tier
 from cluster.market.universe_csv import default_calendar, require_calendar
-from cluster.storage import universe
+from cluster.storage import universe, universe_versions
 from serve_apps import body, paging, problems
 from serve_apps.auth import admin_only, author
 from serve_apps.market_schemas import (
@@ -121,7 +121,7 @@ class SymbolRoutes:
     async def versions(self, cursor: Cursor = None, limit: Limit = 100) -> UniversePage:
         """The versions of the universe, newest first."""
         before = paging.as_number(paging.decoded(cursor)) if cursor is not None else None
-        found = await universe.versions(await self._services.database(), limit + 1, before)
+        found = await universe_versions.listed(await self._services.database(), limit + 1, before)
         items, next_cursor = paging.head(found, lambda each: str(each.id), limit)
         return UniversePage(
             items=[UniverseVersion.model_validate(each, from_attributes=True) for each in items],

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from cluster.storage import universe
+from cluster.storage import universe_versions
 from cluster.storage.database import Database
 from tests.commands import finsight
 from tests.integration.cli.conftest import on
@@ -121,7 +121,7 @@ def test_a_file_is_imported_with_a_version_of_the_universe(
 
 
 async def _has_the_version(database: Database) -> None:
-    version, *_ = await universe.versions(database)
+    version, *_ = await universe_versions.listed(database)
     assert version.version_tag == "2025w41"
     assert (version.source_meta["file"], version.source_meta["added"]) == ("top 100.csv", ["AAPL"])
 
@@ -185,7 +185,7 @@ def test_tiers_are_shown_and_set_when_that_is_asked_for(environment: dict[str, s
     }
 
     async def check(database: Database) -> None:
-        version, *_ = await universe.versions(database)
+        version, *_ = await universe_versions.listed(database)
         assert version.version_tag == applied["version"]
         assert version.source_meta == {"source": "tiers", "sessions": 21, "changed": ["AAPL"]}
 

@@ -10,7 +10,7 @@ from cluster.market.intervals import Interval
 from cluster.market.symbols import Instrument
 from cluster.providers.sample import SampleProvider
 from cluster.providers.synthetic import SyntheticProvider
-from cluster.storage import bars, universe
+from cluster.storage import bars, universe, universe_versions
 from cluster.storage.backfill_jobs import BackfillQueue
 from cluster.storage.database import Database
 from jobs.ingest import Patience, Wanted, ingest
@@ -49,7 +49,7 @@ async def test_the_universe_gets_what_is_new_and_keeps_what_a_user_has_set(
     assert result["symbols"] == result["added"] == ["SYN0002", "SYN0003"]
     assert result["written"] == 2 * 48
     assert await universe.get(database, "SYN0001") == mine
-    version, _ = await universe.versions(database)
+    version, _ = await universe_versions.listed(database)
     assert version.source_meta == {
         "source": "ingest",
         "provider": "synthetic",

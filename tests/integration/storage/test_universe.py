@@ -7,7 +7,7 @@ import pytest
 
 from cluster.errors import InputError
 from cluster.market.symbols import Instrument
-from cluster.storage import universe
+from cluster.storage import universe, universe_versions
 from cluster.storage.database import Database
 
 pytestmark = pytest.mark.postgres
@@ -57,7 +57,7 @@ async def test_the_list_is_paged_by_symbol(database: Database) -> None:
 async def test_a_version_keeps_where_it_came_from(database: Database) -> None:
     await universe.add_missing(database, [AAPL], "2025w41", {"source": "manual"})
     await universe.add_missing(database, [BTC], "2025w42", {})
-    found = await universe.versions(database)
+    found = await universe_versions.listed(database)
     assert [(version.version_tag, version.source_meta) for version in found] == [
         ("2025w42", {"added": ["BTC-USD"]}),
         ("2025w41", {"source": "manual", "added": ["AAPL"]}),
@@ -73,9 +73,9 @@ async def test_a_tag_names_one_version(database: Database) -> None:
 
 async def test_older_versions_follow_page_by_page(database: Database) -> None:
     made = [(await universe.import_all(database, [], tag, {})).version for tag in ("w1", "w2", "w3")]
-    first = await universe.versions(database, limit=2)
+    first = await universe_versions.listed(database, limit=2)
     assert first == made[:0:-1]
-    assert await universe.versions(database, limit=2, before=first[-1].id) == made[:1]
+    assert await universe_versions.listed(database, limit=2, before=first[-1].id) == made[:1]
 
 
 async def test_adding_tells_whether_the_symbol_was_new_and_leaves_an_old_one_alone(
@@ -98,7 +98,7 @@ async def test_an_import_adds_and_changes_and_keeps_what_it_did_as_a_version(dat
     await universe.add_missing(database, [AAPL, SPX], "w40", {})
     done = await universe.import_all(database, [replace(AAPL, tier="T1"), BTC, SPX], "w41", {"file": "a.csv"})
     assert (done.added, done.changed, done.unchanged) == (["BTC-USD"], ["AAPL"], 1)
-    version, _ = await universe.versions(database)
+    version, _ = await universe_versions.listed(database)
     assert version == done.version
     assert version.source_meta == {
         "file": "a.csv",

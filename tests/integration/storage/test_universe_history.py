@@ -14,7 +14,7 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
 from cluster.market.symbols import Instrument
-from cluster.storage import universe
+from cluster.storage import universe, universe_versions
 from cluster.storage.audit import Author
 from cluster.storage.database import Database
 from jobs import history
@@ -119,7 +119,7 @@ async def test_a_change_that_changes_nothing_makes_no_state_and_no_version(datab
     await universe.add_missing(database, [AAPL], "w1", {})
     await database.pool.execute("UPDATE symbol_universe SET updated_at = now()")
     assert await database.pool.fetchval("SELECT count(*) FROM symbol_universe_history") == 1
-    assert len(await universe.versions(database)) == 1
+    assert len(await universe_versions.listed(database)) == 1
     assert await audited(database) == []
 
 
@@ -142,7 +142,7 @@ async def test_of_two_transactions_the_state_of_the_last_to_write_holds_and_none
 async def test_the_universe_as_of_a_version_is_that_of_the_version(database: Database) -> None:
     await universe.import_all(database, [AAPL], "w1", {})
     await universe.import_all(database, [replace(AAPL, symbol="MSFT")], "w2", {}, deactivate_missing=True)
-    second, first = await universe.versions(database)
+    second, first = await universe_versions.listed(database)
     assert [each.symbol for each in await universe.listed(database, as_of=first.created_at)] == ["AAPL"]
     assert [each.symbol for each in await universe.listed(database, as_of=second.created_at)] == ["MSFT"]
     assert second.source_meta["deactivated"] == ["AAPL"]
