@@ -62,7 +62,7 @@ FROM unnest($1::bigint[], $2::bigint[]) AS gone (id, into_id) WHERE j.id = gone.
 _CHANGE = """
 UPDATE backfill_jobs j
 SET start_ts = n.start_ts, end_ts = n.end_ts, tier = n.tier, enqueued_at = n.enqueued_at, due = n.due,
-    run_at = n.run_at, attempt = n.attempt
+    run_at = n.run_at, attempt = n.attempt, started_at = CASE WHEN n.attempt > 0 THEN j.started_at END
 FROM unnest($1::bigint[], $2::timestamptz[], $3::timestamptz[], $4::text[], $5::timestamptz[],
             $6::timestamptz[], $7::timestamptz[], $8::int[])
     AS n (id, start_ts, end_ts, tier, enqueued_at, due, run_at, attempt)

@@ -13,6 +13,7 @@ from datetime import datetime, timedelta
 
 from cluster.market.symbols import Tier
 from cluster.storage.backfill_merge import Merge, Span, merge
+from cluster.storage.backfill_records import LONGEST_PAUSE
 
 _FIRST_NEW = 2**62
 """Ids from here on are of jobs that the database does not have yet; they are younger than all others."""
@@ -32,7 +33,11 @@ class Waiting:
 
 
 class Joining:
-    """`ready` jobs may grow and join, `fixed` ones (by id) stay as they are; `now` is the database's."""
+    """`ready` jobs may grow and join, `fixed` ones (by id) stay as they are; `now` is the database's.
+
+    A ready job that was told to wait does neither before its time: new minutes would wait with it for what
+    may be no concern of theirs, and it would get its attempts back before it has waited for the next.
+    """
 
     def __init__(
         self, ready: Iterable[Waiting], fixed: Mapping[int, Span], longest: timedelta, now: datetime
@@ -47,11 +52,16 @@ class Joining:
 
     def add(self, span: Span, tier: Tier, patience: timedelta) -> list[int]:
         """Ids of the jobs that cover `span` from now on; `patience` is its time to the virtual deadline."""
-        spans = self._touching(span)
-        fixed = {job: each for job, each in self._fixed.items() if _overlap(each, span)}
-        merged = merge(span, spans, list(fixed.values()), self._longest)
+        touching = self._touching(span)
+        waiting = {job: each for job, each in touching.items() if self._ready[job].run_at > self._now}
+        fixed = {job: each for job, each in (waiting | self._fixed).items() if _overlap(each, span)}
+        free = {job: each for job, each in touching.items() if job not in waiting}
+        merged = merge(span, free, list(fixed.values()), self._longest)
         covering = [one for one in merged if _overlap(one.span, span)]
-        return [self._become(one, tier, self._now + patience) for one in covering] + list(fixed)
+        due = self._now + patience
+        for job in waiting.keys() & fixed.keys():
+            self._hurry(self._ready[job], tier, due)
+        return [self._become(one, tier, due) for one in covering] + list(fixed)
 
     @property
     def changed(self) -> list[Waiting]:
@@ -95,11 +105,15 @@ class Joining:
             self._join(one, tier, due)
         return kept
 
-    def _join(self, one: Merge, tier: Tier, due: datetime) -> None:
-        """The most urgent wins, the longest wait that a provider asked for is kept.
+    def _hurry(self, job: Waiting, tier: Tier, due: datetime) -> None:
+        """Who is more urgent than those who asked before tries after `LONGEST_PAUSE` at the latest."""
+        if tier < job.tier:
+            job.tier, job.due = tier, min(due, job.due)
+            job.run_at = min(job.run_at, self._now + LONGEST_PAUSE)
+            self._changed.add(job.id)
 
-        New minutes get all attempts.
-        """
+    def _join(self, one: Merge, tier: Tier, due: datetime) -> None:
+        """The most urgent wins. New minutes get all attempts."""
         jobs = [self._take(job) for job in one.jobs]
         kept = jobs[0].id
         self._absorbed |= {job.id: kept for job in jobs[1:]}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Literal, NamedTuple
 from uuid import UUID
 
@@ -18,6 +18,9 @@ Outcome = Literal["done", "failed", "dead", "snoozed", "released", "lease_expire
 
 TIERS: tuple[Tier, ...] = ("T0", "T1", "T2", "T3")
 """Most urgent first."""
+
+LONGEST_PAUSE = timedelta(minutes=10)
+"""After it some jobs try whether the provider still means what it said."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +65,7 @@ class JobStatus:
     """Bars inserted or revised; `None` before it is done."""
     enqueued_at: datetime
     started_at: datetime | None
-    """Start of the first attempt."""
+    """Start of the first attempt since it was asked for, or grew."""
     finished_at: datetime | None
 
 

@@ -110,24 +110,55 @@ async def test_a_more_urgent_request_raises_the_tier_of_the_waiting_job(queue: B
     assert [job.tier for job in await add(queue, tier="T2")] == ["T0"]
 
 
-async def test_a_grown_job_gets_all_its_attempts_back_and_keeps_its_wait(queue: BackfillQueue) -> None:
+async def test_a_grown_job_begins_anew_with_all_its_attempts(queue: BackfillQueue) -> None:
     await add(queue, 0, 10)
-    await queue.fail(await claim_one(queue), "down", retry_in_s=3_600)
-    assert [job.attempt for job in await add(queue, 0, 10)] == [1]
-    assert [job.attempt for job in await add(queue, 0, 11)] == [0]
-    assert await queue.claim("w", 8) == []
+    await queue.fail(await claim_one(queue), "down", retry_in_s=0)
+    (same,) = await add(queue, 0, 10)
+    assert (same.attempt, same.started_at is None) == (1, False)
+    (grown,) = await add(queue, 0, 11)
+    assert (grown.attempt, grown.started_at) == (0, None)
 
 
-async def test_jobs_that_join_wait_as_long_as_a_provider_asked_one_of_them_to(
+async def test_new_minutes_do_not_wait_with_an_old_job_for_what_may_be_no_concern_of_theirs(
     queue: BackfillQueue, database: Database
 ) -> None:
-    await add(queue, 0, 10)
-    retry_at = await database.pool.fetchval("SELECT now() + interval '1 hour'")
-    await queue.snooze(await claim_one(queue), retry_at, "limit")
-    await add(queue, 20, 30)
-    await add(queue, 10, 20)
+    (old,) = await add(queue, 0, 10, tier="T3")
+    retry_at = await database.pool.fetchval("SELECT now() + interval '1 day'")
+    await queue.snooze(await claim_one(queue), retry_at, "daily budget")
+    urgent, waiting = (await add(queue, 10, 11, tier="T0"))[0], await queue.get(old.id)
+    assert waiting is not None
+    assert (span(urgent), span(waiting), waiting.tier) == ((10, 11), (0, 10), "T3")
+    assert [lease.id for lease in await queue.claim("w", 8)] == [urgent.id]
+    assert await database.pool.fetchval(
+        "SELECT run_at >= $1 FROM backfill_jobs WHERE id = $2", retry_at, old.id
+    )
+
+
+async def test_who_asks_around_a_waiting_job_gets_what_it_leaves_and_the_job_itself(
+    queue: BackfillQueue, database: Database
+) -> None:
+    (old,) = await add(queue, 10, 20)
+    await queue.fail(await claim_one(queue), "down", retry_in_s=3_600)
+    before, waiting, after = await add(queue, 0, 30)
+    assert [span(job) for job in (before, waiting, after)] == [(0, 10), (10, 20), (20, 30)]
+    assert (waiting.id, waiting.attempt) == (old.id, 1)
+    await database.pool.execute("UPDATE backfill_jobs SET run_at = now()")
+    await add(queue, 0, 30)  # what waited can join again
     assert await states(database) == [("ready", 0, 30)]
-    assert await queue.claim("w", 8) == []
+
+
+async def test_a_more_urgent_request_for_waiting_minutes_is_tried_after_ten_minutes_at_the_latest(
+    queue: BackfillQueue, database: Database
+) -> None:
+    (job,) = await add(queue, 0, 10, tier="T2")
+    retry_at = await database.pool.fetchval("SELECT now() + interval '1 day'")
+    await queue.snooze(await claim_one(queue), retry_at, "daily budget")
+    waits = "SELECT run_at - now() > interval '9 min', run_at - now() <= interval '10 min' FROM backfill_jobs"
+    await add(queue, 0, 5, tier="T2")
+    assert tuple((await database.pool.fetch(waits))[0]) == (True, False)
+    assert [(one.id, one.tier) for one in await add(queue, 0, 5, tier="T0")] == [(job.id, "T0")]
+    assert tuple((await database.pool.fetch(waits))[0]) == (True, True)
+    assert await states(database) == [("ready", 0, 10)]
 
 
 async def test_a_job_that_is_given_back_during_the_request_is_not_queued_twice(
