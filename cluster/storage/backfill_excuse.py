@@ -13,7 +13,7 @@ _GIVE_BACK = """
 WITH mine AS (
     SELECT j.* FROM backfill_jobs j
     JOIN unnest($1::bigint[], $2::uuid[]) AS mine (id, token) ON j.id = mine.id AND j.lease_token = mine.token
-    WHERE j.enqueued_at > clock_timestamp() - $4::interval
+    WHERE j.started_at > clock_timestamp() - $4::interval
     ORDER BY j.id FOR UPDATE OF j SKIP LOCKED),
 kept AS (
     INSERT INTO backfill_attempts (job_id, token, attempt, worker, started_at, ended_at, outcome, message)
@@ -41,7 +41,7 @@ forgiven AS (
     SET attempt = greatest(j.attempt - e.attempts, CASE j.state WHEN 'leased' THEN 1 ELSE 0 END)
     FROM (SELECT job_id, count(*)::int AS attempts FROM excused GROUP BY job_id) AS e
     WHERE j.id = e.job_id AND j.state IN ('ready', 'leased')
-      AND j.enqueued_at > clock_timestamp() - $4::interval)
+      AND j.started_at > clock_timestamp() - $4::interval)
 SELECT j.lease_token FROM backfill_jobs j JOIN mine ON j.id = mine.id AND j.lease_token = mine.token
 """
 
@@ -52,9 +52,9 @@ async def excuse(
     """Give the jobs back without using an attempt, whether the leases have ended meanwhile or not.
 
     They are ready again after a second, which doubles up to a minute for a job that waited in the last hour;
-    those that somebody else has taken meanwhile only get the attempt back. A job that was asked for more than
-    `longest` ago uses its attempt after all. Returns the leases that are still held, to be asked for again:
-    a transaction of theirs has not ended yet, or they are too old.
+    those that somebody else has taken meanwhile only get the attempt back. A job whose first attempt was more
+    than `longest` ago uses its attempt after all. Returns the leases that are still held, to be asked for
+    again: a transaction of theirs has not ended yet, or they are too old.
     """
     ids, tokens = [lease.id for lease in leases], [lease.token for lease in leases]
     async with database.transaction() as connection:

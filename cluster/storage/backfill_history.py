@@ -12,14 +12,18 @@ STEP = 5_000
 """Most jobs that one statement looks at: none holds its locks for long, and vacuum keeps up."""
 
 # Along the primary key, without an index of its own that every completion would have to keep. Jobs that are
-# ready, leased or dead stay, whatever their age, and a job that others were merged into as long as those.
+# ready, leased or dead stay, whatever their age, with those that were merged into them, whose history is
+# theirs; and a job that others were merged into as long as those.
 _STEP = """
 WITH looked AS MATERIALIZED (
-    SELECT id, state, finished_at FROM backfill_jobs WHERE id > $1 ORDER BY id LIMIT $2),
+    SELECT id, state, finished_at, merged_into FROM backfill_jobs WHERE id > $1 ORDER BY id LIMIT $2),
 old AS MATERIALIZED (
     SELECT id FROM looked
     WHERE state IN ('done', 'merged') AND finished_at < clock_timestamp() - $3::interval
-      AND NOT EXISTS (SELECT FROM backfill_jobs j WHERE j.merged_into = looked.id)),
+      AND NOT EXISTS (SELECT FROM backfill_jobs j WHERE j.merged_into = looked.id)
+      AND NOT EXISTS (
+          SELECT FROM backfill_jobs j
+          WHERE j.id = looked.merged_into AND j.state IN ('ready', 'leased', 'dead'))),
 history AS (DELETE FROM backfill_attempts WHERE job_id IN (SELECT id FROM old)),
 gone AS (DELETE FROM backfill_jobs WHERE id IN (SELECT id FROM old))
 SELECT max(id) FROM looked

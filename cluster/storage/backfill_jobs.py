@@ -26,6 +26,7 @@ from cluster.storage.audit import Author
 from cluster.storage.backfill_enqueue import Wanted
 from cluster.storage.backfill_merge import Span
 from cluster.storage.backfill_records import (
+    LONGEST_PAUSE,
     TIERS,
     Attempt,
     Depth,
@@ -38,9 +39,6 @@ from cluster.storage.backfill_records import (
     status_of,
 )
 from cluster.storage.database import Connection, Database
-
-LONGEST_PAUSE = timedelta(minutes=10)
-"""After it some jobs try whether the provider still means what it said."""
 
 _SHORTEST_BOUND_S = 5.0  # a busy machine is no cut network
 _LONGEST_SNOOZE_JITTER = timedelta(seconds=1)
@@ -124,7 +122,7 @@ SELECT id, lease_token, attempt, leased_by, leased_at, clock_timestamp(), $3, $4
 FROM backfill_jobs WHERE id = $1 AND lease_token = $2
 """
 
-_TOO_OLD = "SELECT clock_timestamp() - enqueued_at > $2::interval FROM backfill_jobs WHERE id = $1"
+_TOO_OLD = "SELECT clock_timestamp() - started_at > $2::interval FROM backfill_jobs WHERE id = $1"
 
 _GET = """
 WITH RECURSIVE chain AS (
@@ -135,11 +133,19 @@ SELECT * FROM chain WHERE state <> 'merged'
 """
 
 _ATTEMPTS = """
+WITH RECURSIVE chain AS (
+    SELECT id, merged_into FROM backfill_jobs WHERE id = $1
+    UNION ALL
+    SELECT j.id, j.merged_into FROM backfill_jobs j JOIN chain ON j.id = chain.merged_into),
+family AS (
+    SELECT id FROM chain WHERE merged_into IS NULL
+    UNION ALL
+    SELECT j.id FROM backfill_jobs j JOIN family ON j.merged_into = family.id)
 SELECT token, attempt, worker, started_at, ended_at, outcome, message FROM backfill_attempts
-WHERE job_id = $1
+WHERE job_id IN (SELECT id FROM family)
 UNION ALL
 SELECT lease_token, attempt, leased_by, leased_at, NULL, NULL, NULL FROM backfill_jobs
-WHERE id = $1 AND state = 'leased'
+WHERE id IN (SELECT id FROM family) AND state = 'leased'
 ORDER BY started_at
 """
 
@@ -321,7 +327,7 @@ class BackfillQueue:
     async def snooze(self, lease: Lease, retry_at: datetime, reason: str) -> JobState:
         """Wait until `retry_at`, without using an attempt; returns the new state.
 
-        Snoozing is bounded by the age of the job, not by a count: beyond it the job is dead.
+        Bounded by the time since its first attempt, not by a count: beyond it the job is dead.
         Raises `LeaseLost`.
         """
         reason = redact(reason)
@@ -369,7 +375,7 @@ class BackfillQueue:
         return {row["asked_id"]: status_of(row) for row in await self._fetch(_GET, list(jobs))}
 
     async def attempts(self, job: int) -> list[Attempt]:
-        """Every attempt of the job, the first one first."""
+        """Every attempt of the job that `get` answers and of all that were merged into it, in order."""
         return [Attempt(*row) for row in await self._fetch(_ATTEMPTS, job)]
 
     async def depth(self) -> dict[Tier, Depth]:

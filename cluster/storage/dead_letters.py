@@ -15,14 +15,26 @@ from cluster.storage.database import Connection, Database
 LONGEST_HISTORY = 20
 
 _LIST = """
-SELECT * FROM backfill_jobs
-WHERE state = 'dead' AND ($1::bigint IS NULL OR id < $1) ORDER BY id DESC LIMIT $2
+WITH RECURSIVE letter AS (
+    SELECT * FROM backfill_jobs
+    WHERE state = 'dead' AND ($1::bigint IS NULL OR id < $1) ORDER BY id DESC LIMIT $2),
+family AS (
+    SELECT id AS root, id, requeue_count FROM letter
+    UNION ALL
+    SELECT root, j.id, j.requeue_count FROM backfill_jobs j JOIN family ON j.merged_into = family.id)
+SELECT letter.*, (SELECT sum(requeue_count) FROM family WHERE root = letter.id) AS requeues
+FROM letter ORDER BY id DESC
 """
 _HISTORY = """
+WITH RECURSIVE family AS (
+    SELECT id AS root, id FROM unnest($1::bigint[]) AS wanted (id)
+    UNION ALL
+    SELECT root, j.id FROM backfill_jobs j JOIN family ON j.merged_into = family.id)
 SELECT last.* FROM unnest($1::bigint[]) AS wanted (id)
 CROSS JOIN LATERAL (
-    SELECT job_id, token, attempt, worker, started_at, ended_at, outcome, message FROM backfill_attempts
-    WHERE job_id = wanted.id ORDER BY started_at DESC LIMIT $2
+    SELECT root, token, attempt, worker, started_at, ended_at, outcome, message
+    FROM family JOIN backfill_attempts ON job_id = family.id
+    WHERE root = wanted.id ORDER BY started_at DESC LIMIT $2
 ) AS last
 ORDER BY last.started_at
 """
@@ -37,11 +49,13 @@ SELECT EXISTS (
 _REVIVE = """
 UPDATE backfill_jobs
 SET state = 'ready', reason = 'requeued', attempt = 0, requeue_count = requeue_count + 1,
-    enqueued_at = now(), run_at = now(), due = now() + $2::interval, finished_at = NULL
+    enqueued_at = now(), run_at = now(), due = now() + $2::interval, started_at = NULL, finished_at = NULL
 WHERE id = $1 RETURNING *
 """
 _MERGE = """
-UPDATE backfill_jobs SET state = 'merged', merged_into = $2, requeue_count = requeue_count + 1 WHERE id = $1
+UPDATE backfill_jobs
+SET state = 'merged', merged_into = $2, requeue_count = requeue_count + 1, finished_at = now()
+WHERE id = $1
 """
 # With it go the jobs that were merged into it, and all their attempts.
 _DELETE = """
@@ -56,10 +70,11 @@ DELETE FROM backfill_jobs WHERE id = $1 AND state = 'dead' RETURNING symbol
 
 @dataclass(frozen=True, slots=True)
 class DeadLetter:
-    """A dead job and what happened to it."""
+    """A dead job and what happened to it, and to those that were merged into it."""
 
     job: JobStatus
     requeue_count: int
+    """How often any of them was put back."""
     history: tuple[Attempt, ...]
     """The last `LONGEST_HISTORY` attempts, the oldest first."""
 
@@ -69,7 +84,7 @@ async def listed(database: Database, limit: int, before: int | None = None) -> l
     async with database.connection() as connection:
         rows = await connection.fetch(_LIST, before, limit)
         histories = await _histories(connection, [row["id"] for row in rows])
-    return [DeadLetter(status_of(row), row["requeue_count"], tuple(histories[row["id"]])) for row in rows]
+    return [DeadLetter(status_of(row), int(row["requeues"]), tuple(histories[row["id"]])) for row in rows]
 
 
 async def _histories(connection: Connection, jobs: list[int]) -> dict[int, list[Attempt]]:

@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 import pytest
 
 from cluster.market.intervals import Interval
-from cluster.storage import dead_letters
+from cluster.storage import backfill_history, dead_letters
 from cluster.storage.backfill_jobs import BackfillQueue
 from cluster.storage.backfill_records import JobStatus
 from cluster.storage.database import Database
@@ -86,6 +86,39 @@ async def test_a_range_that_others_fetch_by_now_is_not_fetched_twice(
     assert found is not None
     assert found.id == other.id
     assert [lease.id for lease in await queue.claim("w", 10)] == [other.id]
+
+
+async def test_a_requeued_job_that_went_into_another_keeps_its_history_as_long_as_that_one(
+    database: Database, queue: BackfillQueue
+) -> None:
+    job = await dead(queue, 1, 3)
+    (other,) = await queue.enqueue("AAPL", Interval.M1, hour(0), hour(4))
+    await database.pool.execute("UPDATE backfill_jobs SET finished_at = now() - interval '40 days'")
+    await requeued(database, queue, job)
+    await backfill_history.prune(database, 30 * 86_400.0)
+    assert [each.worker for each in await queue.attempts(job)] == ["w1", "w2"]
+
+    await database.pool.execute("UPDATE backfill_jobs SET finished_at = now() - interval '40 days'")
+    (lease,) = await queue.claim("w3", 1)
+    await queue.fail(lease, "no", retry_in_s=None)
+    await backfill_history.prune(database, 30 * 86_400.0)
+    (letter,) = await dead_letters.listed(database, 10)
+    assert (letter.job.id, letter.requeue_count) == (other.id, 1)
+    assert [each.worker for each in letter.history] == ["w1", "w2", "w3"]
+    assert await queue.attempts(job) == await queue.attempts(other.id) == list(letter.history)
+
+    await requeued(database, queue, other.id)
+    (lease,) = await queue.claim("w4", 1)
+    await queue.fail(lease, "no", retry_in_s=None)
+    assert [each.requeue_count for each in await dead_letters.listed(database, 10)] == [2]
+
+
+async def test_a_requeued_job_begins_anew(database: Database, queue: BackfillQueue) -> None:
+    job = await dead(queue, 1, 3)
+    await database.pool.execute("UPDATE backfill_jobs SET started_at = now() - interval '8 days'")
+    await requeued(database, queue, job)
+    (lease,) = await queue.claim("w", 1)
+    assert await queue.snooze(lease, hour(1), "limit") == "ready"
 
 
 async def test_what_a_running_job_does_not_cover_is_fetched_too(

@@ -46,10 +46,16 @@ async def test_a_snooze_gives_the_attempt_back_and_waits_as_long_as_told(
     assert (after.state, after.attempt, after.reason) == ("ready", 0, "limit reached")
 
 
-async def test_snoozing_is_bounded_by_the_age_of_the_job(queue: BackfillQueue, database: Database) -> None:
+async def test_snoozing_is_bounded_by_the_time_since_the_first_attempt(
+    queue: BackfillQueue, database: Database
+) -> None:
     (job,) = await add(queue)
     await database.pool.execute("UPDATE backfill_jobs SET enqueued_at = now() - interval '8 days'")
-    assert await queue.snooze(await claim_one(queue), T, "limit") == "dead"
+    assert await queue.snooze(await claim_one(queue), T, "limit") == "ready"  # it was not tried before
+    await database.pool.execute("UPDATE backfill_jobs SET run_at = now()")
+    lease = await claim_one(queue)
+    await database.pool.execute("UPDATE backfill_jobs SET started_at = now() - interval '8 days'")
+    assert await queue.snooze(lease, T, "limit") == "dead"
     after = await queue.get(job.id)
     assert after is not None
     assert (after.state, after.reason) == ("dead", "waited too long: limit")

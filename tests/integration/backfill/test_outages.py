@@ -170,10 +170,10 @@ async def test_an_attempt_that_still_writes_is_to_be_excused_later(
     assert await seen(database) == ("ready", 0)
 
 
-async def test_an_outage_is_no_excuse_for_a_job_that_was_asked_for_long_ago(database: Database) -> None:
+async def test_an_outage_is_no_excuse_for_a_job_that_was_first_tried_long_ago(database: Database) -> None:
     queue = BackfillQueue(database, longest_snooze_s=60.0)
     lease = await leased(queue)
-    await database.pool.execute("UPDATE backfill_jobs SET enqueued_at = now() - interval '2 min'")
+    await database.pool.execute("UPDATE backfill_jobs SET started_at = now() - interval '2 min'")
     assert await queue.excuse([lease], "away") == [lease]
     await expire(database)
     await queue.claim("other", 0)

@@ -12,10 +12,11 @@ from cluster.errors import LeaseLost, RateLimited
 from cluster.market.intervals import Interval
 from cluster.market.symbols import Tier
 from cluster.storage.backfill_enqueue import Wanted
-from cluster.storage.backfill_jobs import LONGEST_PAUSE, BackfillQueue
+from cluster.storage.backfill_jobs import BackfillQueue
 from cluster.storage.backfill_merge import Span
-from cluster.storage.backfill_records import Lease
+from cluster.storage.backfill_records import LONGEST_PAUSE, Lease
 from cluster.storage.database import Database
+from tests.integration.backfill.queue_calls import SHORT_S
 
 pytestmark = pytest.mark.postgres
 
@@ -71,6 +72,28 @@ class TestLimits:
         await database.pool.execute("UPDATE backfill_jobs SET lease_until = now() WHERE id = $1", second.id)
         (third,) = await queue.claim("w", 8)
         assert (third.id, third.attempt) == (second.id, 2)
+
+    @pytest.mark.parametrize(("tiers", "providers"), [({"T2": 2}, {}), ({}, {"a": 1}), ({"T2": 2}, {"a": 1})])
+    async def test_a_holder_that_still_writes_after_its_lease_keeps_its_place(
+        self, database: Database, tiers: dict[Tier, int], providers: dict[str, int]
+    ) -> None:
+        short, queue = (
+            BackfillQueue(database, lease_s=each, limits=tiers, provider_limits=providers)
+            for each in (SHORT_S, 60.0)
+        )
+        await add(queue, 1, name="R")
+        (routed,) = await queue.claim("w", 1)
+        await add(queue, 2, provider="a", name="A")
+        (late,) = await short.claim("late", 1)
+        async with short.fenced(late) as writing:
+            while not await writing.fetchval("SELECT clock_timestamp() > $1", late.lease_until):
+                pass
+            assert await queue.claim("w", 8) == []
+            if providers:
+                with pytest.raises(RateLimited):
+                    await queue.take_slot(routed, "a")
+            await short.complete_many([(late, 0)], writing)
+        assert len(await queue.claim("w", 8)) == 1
 
     async def test_a_routed_job_takes_a_slot_of_the_provider_it_is_routed_to(
         self, database: Database
