@@ -30,12 +30,12 @@ def spelled_by_yahoo(symbol: str) -> str:
 
 
 def spelled_by_alpha_vantage(symbol: str) -> str:
-    """`BRK.B` is `BRK-B`. Indices, currencies and coins are `InvalidSymbol`: asking only uses up a call."""
+    """`BRK.B` is `BRK-B`; raises as `_stock`: asking would only use up a call."""
     return _hyphenated(_stock("alpha_vantage", symbol))
 
 
 def spelled_by_finnhub(symbol: str) -> str:
-    """As ours; indices, currencies and coins are `InvalidSymbol`, they are under other paths."""
+    """As ours; raises as `_stock`."""
     return _stock("finnhub", symbol)
 
 
@@ -53,7 +53,11 @@ def spelled_by_binance(symbol: str) -> str:
 
 
 def _stock(provider: str, symbol: str) -> str:
-    if _NO_STOCK.fullmatch(symbol):
+    """A US stock; indices, currencies, coins and shares of other exchanges are `InvalidSymbol`.
+
+    `VOD.L` has no sessions of New York, and nothing else places what the provider answers.
+    """
+    if _NO_STOCK.fullmatch(symbol) or ("." in symbol and not _CLASS.fullmatch(symbol)):
         raise InvalidSymbol(f"{provider} answers US stocks; asked for {symbol!r}")
     return symbol
 

@@ -68,6 +68,14 @@ def test_a_symbol_is_spelled_as_the_provider_spells_it(spelling: Spelling, ours:
         (FINNHUB, "BTC-USD"),
         (FINNHUB, "BINANCE:BTCUSDT"),
         (FINNHUB, "^GSPC"),
+        # another exchange: its sessions are not New York's
+        (FINNHUB, "VOD.L"),
+        (FINNHUB, "SAP.DE"),
+        (FINNHUB, "BHP.AX"),
+        (FINNHUB, "BRK.B.MX"),
+        (ALPHA, "VOD.L"),
+        (ALPHA, "TSCO.LON"),
+        (ALPHA, "SHOP.TRT"),
     ],
 )
 def test_what_a_provider_has_not_is_refused_without_a_call(spelling: Spelling, symbol: str) -> None:

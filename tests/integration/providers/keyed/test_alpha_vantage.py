@@ -177,8 +177,8 @@ async def test_an_interval_that_it_has_not_is_the_callers_fault(provider: AlphaV
         await provider.bars("MSFT", Interval.H1, NOW - timedelta(days=1), NOW)
 
 
-@pytest.mark.parametrize("symbol", ["^GSPC", "EURUSD=X", "BTC-USD"])
-async def test_what_is_no_stock_costs_no_call(
+@pytest.mark.parametrize("symbol", ["^GSPC", "EURUSD=X", "BTC-USD", "TSCO.LON"])
+async def test_what_is_no_us_stock_costs_no_call(
     provider: AlphaVantageProvider, service: AlphaVantage, symbol: str
 ) -> None:
     with pytest.raises(InvalidSymbol):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterator
 from datetime import UTC, datetime, timedelta
+from functools import partial
 
 import pyarrow as pa
 import pytest
@@ -27,11 +28,13 @@ from cluster.providers import finnhub_wire, plans
 from cluster.providers.budget import Window
 from cluster.providers.finnhub import BASE_URL, FinnhubProvider
 from cluster.providers.gateway import Gateway, GatewayPolicy
-from cluster.providers.protocol import BarProvider, Metered, Quote, Quoting
+from cluster.providers.protocol import BarProvider, BarSource, Metered, Quote, Quoting
+from cluster.providers.router import Router, Want
 from tests.conformance.test_bar_providers import BarProviderTests
 from tests.integration.providers.keyed.service_calls import NOW, KeyedServiceTests, closed_after, utc
 from tests.services import faults, finnhub
 from tests.services.finnhub import Finnhub
+from tests.unit.providers.scripted import Scripted, minutes
 
 CANDLE = (10.0, 12.0, 9.0, 11.0, 100.5)
 KEY = "c9f1nnhubk3y0ft3sts"
@@ -143,6 +146,42 @@ async def test_no_data_is_neither_an_error_nor_a_failure(
     assert (gateway.stats().outcomes, gateway.stats().state) == ({"no_data": 1}, "CLOSED")
 
 
+async def test_one_share_outside_the_plan_takes_neither_bars_nor_prices_away_from_others(
+    provider: FinnhubProvider, service: Finnhub, clock: FakeClock
+) -> None:
+    gateway = Gateway(provider, clock)
+    start, end = utc("2024-06-03 13:30"), utc("2024-06-03 14:00")
+    for call in (partial(gateway.fetch, "OTCM", Interval.M15, start, end), partial(gateway.quote, "OTCM")):
+        service.faults.append(faults.says(403, {"error": finnhub.NO_ACCESS}))
+        for _ in range(2):
+            with pytest.raises(NotEntitled):
+                await call()
+    assert len(service.asked) == 2
+    assert (await gateway.fetch("AAPL", Interval.M15, start, end)).num_rows == 2
+    assert (await gateway.quote("AAPL")).price == 261.74
+
+
+async def test_a_share_of_another_exchange_costs_no_call_and_goes_to_the_next_provider(
+    provider: FinnhubProvider, service: Finnhub, clock: FakeClock
+) -> None:
+    first = Gateway(provider, clock, GatewayPolicy(budget=(Window(limit=100, seconds=86_400),)))
+    router = Router({"finnhub": first, "scripted": Gateway(Scripted(minutes(0)), clock)}, clock)
+    want = Want(
+        "VOD.L", Interval.M1, utc("2024-06-03 10:00"), utc("2024-06-03 10:10"), "equity", began_with="finnhub"
+    )
+    asked: list[BarSource] = []
+
+    async def ask(source: BarSource) -> pa.Table:
+        asked.append(source)
+        return await source.fetch(want.symbol, want.interval, want.start, want.end)
+
+    name, table = await router.fetch(want, ask)
+    assert (name, table.num_rows, len(asked), service.asked) == ("scripted", 1, 2, [])
+    assert first.stats().budget_left[0].left == 100
+    with pytest.raises(NotEntitled, match=r"no provider gives 1m bars of VOD\.L: finnhub answers US stocks"):
+        await Router({"finnhub": first}, clock).fetch(want, ask)
+
+
 async def test_an_interval_that_it_has_not_is_the_callers_fault(provider: FinnhubProvider) -> None:
     with pytest.raises(InputError, match="asked for 1h"):
         await provider.bars("AAPL", Interval.H1, NOW - timedelta(days=5), NOW)
@@ -200,8 +239,10 @@ class TestDays:
         service.tells_splits = False
         service.fill("AAPL", "15", utc("2024-06-03 13:30"), utc("2024-06-03 14:00"))
         gateway = Gateway(provider, clock)
-        with pytest.raises(NotEntitled):
-            await self.days(gateway, "AAPL", "2020-08-28", "2020-09-01")
+        for symbol in ("AAPL", "NVDA", "MSFT"):
+            service.put(symbol, "D", utc("2020-08-28 04:00"), flat(100.0))
+            with pytest.raises(NotEntitled):
+                await self.days(gateway, symbol, "2020-08-28", "2020-09-01")
         assert Interval.D1 not in (await gateway.standing()).offer.intervals
         start, end = utc("2024-06-03 13:30"), utc("2024-06-03 14:00")
         assert (await gateway.fetch("AAPL", Interval.M15, start, end)).num_rows == 2
