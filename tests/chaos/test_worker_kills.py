@@ -89,7 +89,8 @@ async def test_workers_frozen_past_their_leases_write_nothing_when_they_go_on(
     await require_kept(orders.dsn, events, await synthetic(SEED, SYMBOLS, M1, START, END))
     assert late
     assert {event.op for event in events if event.kind == "ok"} & late == set()
-    assert (await outcomes(orders.dsn))["lease_expired"] >= len(late)
+    ended = await outcomes(orders.dsn)  # who was cut off while frozen gets the attempt back
+    assert ended.get("lease_expired", 0) + ended.get("snoozed", 0) >= len(late)
 
 
 async def test_a_worker_that_holds_its_leases_for_renewed_is_refused_by_the_fence(orders: Orders) -> None:
