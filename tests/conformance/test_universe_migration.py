@@ -12,6 +12,7 @@ from structlog.testing import capture_logs
 
 from cluster.backfill import missing
 from cluster.backfill.missing import Wanted
+from cluster.clock import FakeClock
 from cluster.errors import InputError
 from cluster.market.intervals import Interval
 from cluster.market.symbols import Instrument
@@ -19,16 +20,17 @@ from cluster.storage import universe
 from cluster.storage.database import Database
 from cluster.storage.migrate import SCHEMA, migrate
 from tests.conformance.candle_servers import fresh, server
+from tests.integration.ingest.market import LIVE, Named, at, look, sweeper
 
 pytestmark = pytest.mark.postgres
 
 _OLD_ROWS = """
 INSERT INTO symbol_universe (symbol, exchange, asset_type, tier) VALUES
-    ('AAPL', 'NASDAQ', 'equity', 'T0'), ('BTC-USD', 'X', 'crypto', 'T0'), ('BTC/USDT', 'X', 'crypto', 'T0'),
+    ('AAPL', 'NASDAQ', 'equity', 'T0'), ('SYN0001', 'X', 'crypto', 'T0'), ('BTC/USDT', 'X', 'crypto', 'T0'),
     ('MSFT', 'NASDAQ', 'stock', 'T0'), ('NVDA', 'NASDAQ', 'equity', 'T0'), ('ODD', '', 'equity', 'T1')
 """
 _AAPL = Instrument("AAPL", "NASDAQ", "equity", "XNYS", tier="T0")
-_BTC = Instrument("BTC-USD", "X", "crypto", "24/7", tier="T0")
+_SYN = Instrument("SYN0001", "X", "crypto", "24/7", tier="T0")
 _NVDA = Instrument("NVDA", "NASDAQ", "equity", "XNYS", tier="T0")
 
 
@@ -63,14 +65,20 @@ async def test_rows_that_cannot_be_read_are_left_out_told_once_and_stop_nobody(d
     universe._tell_unreadable.cache_clear()
     with capture_logs() as logs:
         for _ in range(2):
-            assert await universe.listed(database, tier="T0") == [_AAPL, _BTC, _NVDA]
+            assert await universe.listed(database, tier="T0") == [_AAPL, _NVDA, _SYN]
     assert [(each["symbol"], each["event"]) for each in logs] == [
         ("BTC/USDT", "symbol_left_out"),
         ("MSFT", "symbol_left_out"),
     ]
     now = datetime.now(UTC)
-    assert await universe.listed(database, tier="T0", as_of=now) == [_AAPL, _BTC, _NVDA]
+    assert await universe.listed(database, tier="T0", as_of=now) == [_AAPL, _NVDA, _SYN]
     assert await universe.get(database, "MSFT") is None
+
+
+async def test_a_tier_with_rows_that_cannot_be_read_is_collected(database: Database) -> None:
+    clock = FakeClock(at(0, 0.5))
+    done = await look(sweeper(database, clock, Named("a", clock)), clock, LIVE)
+    assert (done.symbols, done.failed, done.bars > 0) == (3, 0, True)
 
 
 @pytest.mark.parametrize("limit", [1, 2, 3, 4])
@@ -81,14 +89,14 @@ async def test_pages_are_full_where_rows_are_left_out(database: Database, limit:
     ):
         assert len(page) == min(limit, 3 - len(found))
         found += page
-    assert found == [_AAPL, _BTC, _NVDA]
+    assert found == [_AAPL, _NVDA, _SYN]
 
 
 async def test_crypto_that_had_the_calendar_of_new_york_never_closes_and_the_history_says_since_when(
     database: Database,
 ) -> None:
     rows = await database.pool.fetch(
-        "SELECT calendar FROM symbol_universe_history WHERE symbol = 'BTC-USD' ORDER BY valid_from"
+        "SELECT calendar FROM symbol_universe_history WHERE symbol = 'SYN0001' ORDER BY valid_from"
     )
     assert [row["calendar"] for row in rows] == ["XNYS", "24/7"]
 
