@@ -26,6 +26,7 @@ from cluster.storage.database import Connection
 Key: TypeAlias = tuple[str, str, str | None]
 """Symbol, interval, provider: jobs of the same key may merge."""
 
+_YEARS = (1800, 9000)  # within them every time zone and sum of times is fine, and no database knows infinity
 _LOCK_CLASS = 0x66696C6C  # "fill"
 _LOCK_STRIPES = 1024  # bounds the locks of a large request; symbols of one stripe only wait for each other
 _LOCK = """
@@ -95,6 +96,14 @@ class Wanted:
         parse_symbol(self.symbol)
         if self.tier not in TIERS:
             raise InputError(f"tier {self.tier!r} is none of {', '.join(TIERS)}")
+        if not (self.provider or "").isprintable():
+            raise InputError(f"provider {self.provider!r:.60} is no name of one", "#/provider")
+        for name, moment in zip(("start", "end"), self.span, strict=True):
+            if not _YEARS[0] <= moment.year < _YEARS[1]:
+                raise InputError(
+                    f"{name} {moment.isoformat()}: expected a year from {_YEARS[0]} to {_YEARS[1] - 1}",
+                    f"#/{name}",
+                )
         if to_instant(self.span.start) >= to_instant(self.span.end):
             raise InputError(
                 f"the range starts at {self.span.start.isoformat()}, which is not before its end "

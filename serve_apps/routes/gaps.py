@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from itertools import accumulate
 from typing import Annotated
 
@@ -26,8 +27,8 @@ from serve_apps.schemas import Moment, SymbolName
 from serve_apps.services import Services
 
 _SYMBOLS_AT_ONCE = 1_000
-_SLOTS_AT_ONCE = 20_000_000
-"""Bars that one request may look at, counted as if no market ever closed; one symbol is always looked at."""
+_SLOTS_AT_ONCE = 4_000_000
+"""Bars that one request may look at, counted as if no market ever closed: about a second of a core."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,7 +115,8 @@ class GapRoutes:
         starts = await missing.since(database, some, interval, start)
         wanted = missing.settled(some, starts, interval, end or now, now)
         now_wanted = wanted[: _affordable(wanted, interval)]
-        found = await _found(database, now_wanted, interval, reached)
+        with _of_start(start):
+            found = await _found(database, now_wanted, interval, reached)
         if len(now_wanted) < len(wanted):
             return _Search(found, _Reached(now_wanted[-1].instrument.symbol), is_last=False)
         last = some[-1].symbol if some else ""
@@ -136,9 +138,30 @@ def _require_ascending(start: datetime | None, end: datetime | None) -> None:
         raise InputError(f"end {end.isoformat()} must be after start {start.isoformat()}", "#/end")
 
 
+@contextmanager
+def _of_start(start: datetime | None) -> Iterator[None]:
+    """The end is never after now, so a range that a calendar does not cover starts too early."""
+    try:
+        yield
+    except InputError as error:
+        if error.pointer == "#" and start is not None:
+            error.pointer = "#/start"
+        raise
+
+
 def _affordable(wanted: Sequence[Wanted], interval: Interval) -> int:
-    slots = accumulate((each.end - each.start).total_seconds() / interval.seconds for each in wanted)
-    return max(1, sum(count <= _SLOTS_AT_ONCE for count in slots))
+    """How many of `wanted`, the first of which must not be too long."""
+    step = timedelta(seconds=interval.seconds)
+    slots = list(accumulate((each.end - each.start) // step for each in wanted))
+    if slots and slots[0] > _SLOTS_AT_ONCE:
+        first = wanted[0]
+        raise InputError(
+            f"{first.instrument.symbol} may have {slots[0]} bars of {interval} from "
+            f"{first.start.isoformat()} to {first.end.isoformat()}; at most {_SLOTS_AT_ONCE} are looked at. "
+            "Give a later `start` or an earlier `end`.",
+            "#/start",
+        )
+    return sum(count <= _SLOTS_AT_ONCE for count in slots)
 
 
 def _item(found: Missing) -> MissingBars:

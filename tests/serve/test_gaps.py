@@ -120,7 +120,7 @@ def test_a_search_that_would_look_at_too_much_goes_on_with_the_next_page(
     replica: TestClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     whole = short(page(replica))
-    monkeypatch.setattr(gap_routes, "_SLOTS_AT_ONCE", 10)
+    monkeypatch.setattr(gap_routes, "_SLOTS_AT_ONCE", 31)  # days of December
     assert short(page(replica)) == whole[:1]
     assert _all_pages(replica) == whole
     monkeypatch.setattr(gap_routes, "_SYMBOLS_AT_ONCE", 1)
@@ -159,6 +159,9 @@ def test_an_empty_universe_has_no_gaps(settings: Settings, database_url: str) ->
         ({"tier": "T9"}, "query tier"),
         ({"state": "closed"}, "query state"),
         ({"start": "2018-12-01T00:00:00"}, "query start"),
+        ({"start": "1969-12-31T00:00:00Z"}, "query start"),  # before any calendar
+        ({"start": "0001-01-01T00:00:00Z"}, "query start"),
+        ({"symbol": "SPX", "interval": "1m", "start": "1970-01-01T00:00:00Z"}, "query start"),
         ({"start": DECEMBER["end"], "end": DECEMBER["start"]}, "query end"),
         ({"cursor": "U1BYIDE"}, "query cursor"),
         ({"cursor": "!"}, "query cursor"),

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta, timezone
+from typing import Any
 
 import pytest
 
@@ -210,7 +211,26 @@ async def test_an_impossible_request_is_refused(database: Database) -> None:
         await add(queue, tier="T9")
     with pytest.raises(InputError, match="would become 6 jobs"):
         await add(queue, 0, 6)
-    first, last = datetime.min.replace(tzinfo=UTC), datetime.max.replace(tzinfo=UTC)
-    with pytest.raises(InputError, match="would become 5258964960 jobs"):  # 3 652 059 days
+    first, last = datetime(1800, 1, 1, tzinfo=UTC), datetime(8999, 12, 31, tzinfo=UTC)
+    with pytest.raises(InputError, match="would become 3786832800 jobs"):  # 2 629 745 days
         await queue.enqueue("AAPL", M1, first, last)
+    assert await states(database) == []
+
+
+@pytest.mark.parametrize(
+    ("changes", "pointer"),
+    [
+        ({"start": datetime(1, 1, 1, tzinfo=UTC), "end": datetime(1, 2, 1, tzinfo=UTC)}, "#/start"),
+        ({"start": datetime(1, 1, 1, tzinfo=timezone(timedelta(hours=14)))}, "#/start"),
+        ({"end": datetime(9999, 12, 31, 23, tzinfo=timezone(timedelta(hours=-14)))}, "#/end"),
+        ({"provider": "sam\0ple"}, "#/provider"),
+    ],
+)
+async def test_what_no_job_can_hold_is_refused(
+    queue: BackfillQueue, database: Database, changes: dict[str, Any], pointer: str
+) -> None:
+    wanted = {"start": minute(0), "end": minute(10), **changes}
+    with pytest.raises(InputError) as caught:
+        await queue.enqueue("SPX", Interval.D1, **wanted)
+    assert caught.value.pointer == pointer
     assert await states(database) == []
