@@ -6,6 +6,7 @@ import asyncio
 from datetime import UTC, datetime, timedelta
 
 import pytest
+import structlog.testing
 
 from cluster.clock import FakeClock
 from cluster.errors import InvalidSymbol, ProviderDown, RateLimited
@@ -140,3 +141,14 @@ async def test_a_gateway_that_hangs_does_not_keep_the_others_from_telling() -> N
 
 async def test_without_providers_there_is_no_price() -> None:
     assert await Quotes(dict, FakeClock(NOW)).latest(AAPL) is None
+
+
+@pytest.mark.parametrize(
+    "error", [ProviderDown("GET /quote?token=s3cr3t failed"), ValueError("api_key=s3cr3t")]
+)
+async def test_why_nobody_tells_a_price_is_logged_without_a_key(error: Exception) -> None:
+    with structlog.testing.capture_logs() as logged:
+        assert await Quotes(lambda: {"cheap": Telling(error)}, FakeClock(NOW)).latest(AAPL) is None
+    (line,) = logged
+    assert (line["event"], "***" in line["reason"]) == ("no_quote", True)
+    assert "s3cr3t" not in str(line)
