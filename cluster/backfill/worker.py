@@ -64,11 +64,11 @@ class Jobs(Fences, Protocol):
         """Count a job for the provider that it is routed to; `RateLimited` when it has no room."""
         ...
 
-    async def pause(self, provider: str, until: datetime, reason: str) -> None:
-        """Have no job ask the provider."""
+    async def pause(self, provider: str, wait_s: float, reason: str) -> None:
+        """Have no job ask the provider for so long."""
         ...
 
-    async def snooze(self, lease: Lease, retry_at: datetime, reason: str) -> JobState:
+    async def snooze(self, lease: Lease, wait_s: float, reason: str) -> JobState:
         """Wait without using an attempt."""
         ...
 
@@ -188,7 +188,11 @@ class Worker:
     async def _pause(self, provider: str, error: ProviderError) -> None:
         """Have all jobs leave alone a provider that said when to come back."""
         if isinstance(error, RateLimited | Refused) and error.retry_at is not None:
-            await self._jobs.pause(provider, error.retry_at, explain(error))
+            await self._jobs.pause(provider, self._until_s(error.retry_at), explain(error))
+
+    def _until_s(self, moment: datetime) -> float:
+        """Seconds from now on; the queue counts them by the database's clock, which ours may differ from."""
+        return (moment - self._clock.now()).total_seconds()
 
     async def _holes(self, lease: Lease, checked: bars.Validated) -> list[Hole]:
         now = min(self._clock.now(), lease.leased_at)  # by a clock that is ahead the future is missing
@@ -204,7 +208,7 @@ class Worker:
         reason = redact(explain(error))
         match verdict(error):
             case Snooze(retry_at):
-                state = await self._jobs.snooze(lease, retry_at, reason)
+                state = await self._jobs.snooze(lease, self._until_s(retry_at), reason)
                 result: Result = "snoozed"
             case Retry():
                 delay_s = backoff_s(lease.attempt, random())  # noqa: S311 - spreads retries, guards nothing

@@ -17,6 +17,7 @@ from uuid import UUID
 
 import asyncpg
 
+from cluster.clock import SystemClock
 from cluster.errors import LeaseLost, RateLimited, StorageError
 from cluster.market.intervals import Interval
 from cluster.market.symbols import Tier
@@ -43,11 +44,14 @@ from cluster.storage.database import Connection, Database
 _SHORTEST_BOUND_S = 5.0  # a busy machine is no cut network
 _LONGEST_SNOOZE_JITTER = timedelta(seconds=1)
 
-_SLOT = "SELECT taken, retry_at FROM take_backfill_slot($1, $2, $3, $4, $5)"
+_SLOT = """
+SELECT taken, extract(epoch FROM retry_at - clock_timestamp())::float8 AS wait_s
+FROM take_backfill_slot($1, $2, $3, $4, $5)
+"""
 
 _PAUSE = """
 INSERT INTO backfill_pauses AS p (provider, until, reason, account)
-VALUES ($1, least($2::timestamptz, clock_timestamp() + $3::interval), $4, $5)
+VALUES ($1, clock_timestamp() + least($2::interval, $3::interval), $4, $5)
 ON CONFLICT (account) DO UPDATE SET until = EXCLUDED.until, reason = EXCLUDED.reason
 WHERE p.until < EXCLUDED.until
 """
@@ -104,8 +108,7 @@ SELECT id FROM done
 _WAIT = """
 UPDATE backfill_jobs
 SET state = 'ready', reason = $3, attempt = attempt - $4::int,
-    run_at = greatest($5::timestamptz, clock_timestamp()) + $6::interval,
-    lease_token = NULL, lease_until = NULL
+    run_at = clock_timestamp() + $5::interval, lease_token = NULL, lease_until = NULL
 WHERE id = $1 AND lease_token = $2
 """
 
@@ -259,7 +262,7 @@ class BackfillQueue:
     async def take_slot(self, lease: Lease, provider: str) -> None:
         """Count the job for `provider`, to which it was routed, before the provider is asked.
 
-        Raises `RateLimited` when the provider is paused or at its limit, `LeaseLost`.
+        Raises `RateLimited` when the provider is paused or at its limit, by the caller's clock, `LeaseLost`.
         """
         most = self._provider_limits.get(provider)
         account = self._accounts.get(provider, provider)
@@ -268,16 +271,18 @@ class BackfillQueue:
             raise _lost(lease)
         slot = slots[0]
         if not slot["taken"]:
-            retry_at: datetime = slot["retry_at"]
-            raise RateLimited(f"provider {provider} has no room before {retry_at.isoformat()}", retry_at)
+            wait_s: float = slot["wait_s"]
+            retry_at = SystemClock().now() + timedelta(seconds=wait_s)
+            raise RateLimited(f"provider {provider} has no room for {wait_s:.1f} s", retry_at)
 
-    async def pause(self, provider: str, until: datetime, reason: str) -> None:
-        """Have no job ask `provider` on our account before `until`; a longer pause stays.
+    async def pause(self, provider: str, wait_s: float, reason: str) -> None:
+        """Have no job ask `provider` on our account for `wait_s` seconds; a longer pause stays.
 
         Bounded to `LONGEST_PAUSE`. One row for all the jobs of the provider, which stay as they are.
         """
         account = self._accounts.get(provider, provider)
-        await self._fetch(_PAUSE, provider, until, LONGEST_PAUSE, redact(reason), account)
+        wait = timedelta(seconds=wait_s)
+        await self._fetch(_PAUSE, provider, wait, LONGEST_PAUSE, redact(reason), account)
 
     @asynccontextmanager
     async def fenced(self, lease: Lease) -> AsyncIterator[Connection]:
@@ -324,8 +329,8 @@ class BackfillQueue:
         found = await (connection.fetch(_DONE, *arguments) if connection else self._fetch(_DONE, *arguments))
         return {row["id"] for row in found}
 
-    async def snooze(self, lease: Lease, retry_at: datetime, reason: str) -> JobState:
-        """Wait until `retry_at`, without using an attempt; returns the new state.
+    async def snooze(self, lease: Lease, wait_s: float, reason: str) -> JobState:
+        """Wait for `wait_s` seconds, without using an attempt; returns the new state.
 
         Bounded by the time since its first attempt, not by a count: beyond it the job is dead.
         Raises `LeaseLost`.
@@ -335,8 +340,9 @@ class BackfillQueue:
             if await fence.fetchval(_TOO_OLD, lease.id, self._longest_snooze):
                 return await self._bury(fence, lease, f"waited too long: {reason}")
             jitter = _LONGEST_SNOOZE_JITTER * random()  # noqa: S311 - spreads a herd, guards nothing
+            wait = timedelta(seconds=max(0.0, wait_s)) + jitter
             await self._keep(fence, lease, "snoozed", reason)
-            await fence.execute(_WAIT, lease.id, lease.token, reason, 1, retry_at, jitter)
+            await fence.execute(_WAIT, lease.id, lease.token, reason, 1, wait)
         return "ready"
 
     async def fail(self, lease: Lease, reason: str, *, retry_in_s: float | None) -> JobState:
@@ -350,7 +356,7 @@ class BackfillQueue:
                 return await self._bury(fence, lease, reason)
             delay = timedelta(seconds=retry_in_s)
             await self._keep(fence, lease, "failed", reason)
-            await fence.execute(_WAIT, lease.id, lease.token, reason, 0, None, delay)
+            await fence.execute(_WAIT, lease.id, lease.token, reason, 0, delay)
         return "ready"
 
     async def excuse(self, leases: Collection[Lease], reason: str) -> list[Lease]:
@@ -364,7 +370,7 @@ class BackfillQueue:
         """Give the job back at once, without using an attempt. Raises `LeaseLost`."""
         async with self.fenced(lease) as fence:
             await self._keep(fence, lease, "released", None)
-            await fence.execute(_WAIT, lease.id, lease.token, None, 1, None, timedelta(0))
+            await fence.execute(_WAIT, lease.id, lease.token, None, 1, timedelta(0))
 
     async def get(self, job: int) -> JobStatus | None:
         """The job, or the one it was merged into; `None` when there is no such id."""

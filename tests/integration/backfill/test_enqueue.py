@@ -125,7 +125,7 @@ async def test_new_minutes_do_not_wait_with_an_old_job_for_what_may_be_no_concer
 ) -> None:
     (old,) = await add(queue, 0, 10, tier="T3")
     retry_at = await database.pool.fetchval("SELECT now() + interval '1 day'")
-    await queue.snooze(await claim_one(queue), retry_at, "daily budget")
+    await queue.snooze(await claim_one(queue), 86_400.0, "daily budget")
     urgent, waiting = (await add(queue, 10, 11, tier="T0"))[0], await queue.get(old.id)
     assert waiting is not None
     assert (span(urgent), span(waiting), waiting.tier) == ((10, 11), (0, 10), "T3")
@@ -152,8 +152,7 @@ async def test_a_more_urgent_request_for_waiting_minutes_is_tried_after_ten_minu
     queue: BackfillQueue, database: Database
 ) -> None:
     (job,) = await add(queue, 0, 10, tier="T2")
-    retry_at = await database.pool.fetchval("SELECT now() + interval '1 day'")
-    await queue.snooze(await claim_one(queue), retry_at, "daily budget")
+    await queue.snooze(await claim_one(queue), 86_400.0, "daily budget")
     waits = "SELECT run_at - now() > interval '9 min', run_at - now() <= interval '10 min' FROM backfill_jobs"
     await add(queue, 0, 5, tier="T2")
     assert tuple((await database.pool.fetch(waits))[0]) == (True, False)

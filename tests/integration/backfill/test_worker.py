@@ -188,6 +188,21 @@ async def test_each_error_of_a_provider_has_its_effect(
     assert str(error) in str(after.reason)
 
 
+@pytest.mark.parametrize("off", [timedelta(minutes=-10), timedelta(minutes=10)])
+async def test_a_limit_lasts_as_long_as_told_whatever_the_clock_of_the_worker(
+    queue: BackfillQueue, database: Database, off: timedelta
+) -> None:
+    now = datetime.now(UTC) + off
+    limit = RateLimited("429", now + timedelta(minutes=2))
+    lease = await leased(queue)
+    wrong = Worker(queue, {"test": Source(limit)}, every_minute, FakeClock(now))
+    assert await wrong.run(lease) == "snoozed"
+    (waits,) = await database.pool.fetch(
+        "SELECT run_at - now(), until - now() FROM backfill_jobs, backfill_pauses"
+    )
+    assert all(timedelta(minutes=1) < wait < timedelta(minutes=3) for wait in waits)
+
+
 async def test_what_was_answered_before_an_error_is_stored_and_the_next_attempt_asks_for_the_rest(
     queue: BackfillQueue, database: Database
 ) -> None:
