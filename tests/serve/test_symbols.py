@@ -14,6 +14,7 @@ from cluster.settings import Settings
 from cluster.storage import universe
 from cluster.storage.database import Database
 from serve_apps import paging
+from tests.conftest import execute
 from tests.serve.conftest import ADMIN_KEY, USER_KEY, started
 
 pytestmark = pytest.mark.postgres
@@ -171,3 +172,14 @@ def test_a_new_symbol_is_checked_in_spelling_and_calendar(replica: TestClient) -
     answer = replica.post("/symbols/MSFT", json={"exchange": "X", "calendar": "MOON"}, headers=ADMIN)
     assert (answer.status_code, answer.json()["errors"][0]["pointer"]) == (422, "#/calendar")
     assert names(replica) == ["AAPL", "BTC-USD"]
+
+
+def test_one_symbol_of_an_unknown_calendar_leaves_the_gaps_of_all_others(
+    replica: TestClient, database_url: str
+) -> None:
+    execute(database_url, "UPDATE symbol_universe SET calendar = 'NOPE' WHERE symbol = 'BTC-USD'")
+    december = {"start": "2018-12-01T00:00:00Z", "end": "2019-01-01T00:00:00Z"}
+    found = replica.get("/gaps", params=december)
+    assert (found.status_code, [each["symbol"] for each in found.json()["items"]]) == (200, ["AAPL"])
+    named = replica.get("/gaps", params={**december, "symbol": "BTC-USD"})
+    assert (named.status_code, "calendar 'NOPE' is not known" in named.json()["detail"]) == (422, True)

@@ -3,6 +3,7 @@ from __future__ import annotations
 from datetime import UTC, datetime
 
 import pytest
+from structlog.testing import capture_logs
 
 from cluster.market.intervals import Interval
 from cluster.storage import known_gaps
@@ -79,3 +80,21 @@ def test_an_unknown_symbol_is_an_error(environment: dict[str, str]) -> None:
     said = finsight("gaps", "AAPL", **environment)
     assert (said.status, said.out) == (1, "")
     assert "Symbol AAPL is not in the universe" in said.err
+
+
+def test_an_unknown_calendar_is_told_of_the_symbol_that_is_named_and_hides_no_other(
+    environment: dict[str, str],
+) -> None:
+    async def add(database: Database) -> None:
+        await database.pool.execute(
+            "INSERT INTO symbol_universe (symbol, exchange, asset_type, calendar) "
+            "VALUES ('AAPL', 'X', 'equity', 'NOPE')"
+        )
+
+    on(environment["DATABASE_URL"], add)
+    with capture_logs() as logs:
+        everybody = finsight("gaps", *DECEMBER, "--json", **environment)
+    assert {each["symbol"] for each in everybody.json} == {"SPX", "IXIC"}
+    assert [(each["event"], each["first"]) for each in logs] == [("calendar_unknown", "AAPL")]
+    named = finsight("gaps", "AAPL", *DECEMBER, **environment)
+    assert (named.status, "calendar 'NOPE' is not known" in named.err) == (1, True), named.err
