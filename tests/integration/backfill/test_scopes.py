@@ -22,10 +22,10 @@ pytestmark = pytest.mark.postgres
 
 M1 = Interval.M1
 T = datetime(2025, 10, 8, 14, tzinfo=UTC)
+MINUTE = timedelta(minutes=1)
 HOUR = Span(T, T + timedelta(hours=1))
 
 
-MINUTE = timedelta(minutes=1)
 async def add(
     queue: BackfillQueue, jobs: int, *, provider: str | None = None, tier: Tier = "T2", name: str = "S"
 ) -> None:
@@ -42,14 +42,14 @@ async def now(database: Database) -> datetime:
     return moment
 
 
-class TestLimits:
-    async def test_a_provider_at_its_limit_gets_no_more_jobs_and_hides_no_others(
-        self, database: Database
 def waits_s(limit: RateLimited) -> float:
     """How long, by the clock of whoever is told."""
     return (limit.retry_at - datetime.now(UTC)).total_seconds()
 
 
+class TestLimits:
+    async def test_a_provider_at_its_limit_gets_no_more_jobs_and_hides_no_others(
+        self, database: Database
     ) -> None:
         queue = BackfillQueue(database, provider_limits={"a": 2})
         await add(queue, 500, provider="a", name="A")
