@@ -8,7 +8,7 @@ as `ready` may grow, and whatever else is active covers its range and stays as i
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import TypeAlias
@@ -34,6 +34,9 @@ SELECT now() AS now, pg_advisory_xact_lock($1, stripe),
        set_config('idle_in_transaction_session_timeout', '10s', true)
 FROM unnest($2::int[]) AS stripe
 """
+
+_AT_ONCE = 2_000
+"""About as many requests are joined between two statements."""
 
 _OF_KEYS = """
 FROM unnest($1::text[], $2::text[], $3::text[], $4::timestamptz[], $5::timestamptz[])
@@ -155,6 +158,18 @@ async def enqueue_many(
     for each in wanted:
         _refuse_too_long(each, rules)
     now = await lock(connection, wanted)
+    covering: list[tuple[int, ...]] = [()] * len(wanted)
+    for part in _parts(wanted):
+        found = await _join(connection, [wanted[at] for at in part], rules, now)
+        for at, jobs in zip(part, found, strict=True):
+            covering[at] = jobs
+    return covering
+
+
+async def _join(
+    connection: Connection, wanted: Sequence[Wanted], rules: Rules, now: datetime
+) -> list[tuple[int, ...]]:
+    """`enqueue_many` of one part, whose keys are in no other."""
     lines = await _lines(connection, _hulls(wanted), rules, now)
     covering = [lines[each.key].add(each.span, each.tier, rules.patience(each.tier)) for each in wanted]
     ids = await _apply(connection, lines, rules)
@@ -173,6 +188,24 @@ async def lock(connection: Connection, wanted: Collection[Wanted]) -> datetime:
     stripes = sorted({crc32(key.encode()) % _LOCK_STRIPES for key in keys})
     now: datetime = (await connection.fetch(_LOCK, _LOCK_CLASS, stripes))[0]["now"]
     return now
+
+
+def _parts(wanted: Sequence[Wanted]) -> Iterator[list[int]]:
+    """Places in `wanted`, those of one key together: about as many at once as we are soon done with.
+
+    The server ends a transaction that says nothing for ten seconds, and our process has others to serve.
+    """
+    places: dict[Key, list[int]] = defaultdict(list)
+    for at, each in enumerate(wanted):
+        places[each.key].append(at)
+    part: list[int] = []
+    for of_key in places.values():
+        part += of_key
+        if len(part) >= _AT_ONCE:
+            yield part
+            part = []
+    if part:
+        yield part
 
 
 def _refuse_too_long(wanted: Wanted, rules: Rules) -> None:

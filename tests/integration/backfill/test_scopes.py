@@ -7,11 +7,12 @@ from collections import Counter
 from datetime import UTC, datetime, timedelta
 
 import pytest
+from asyncpg.connection import LoggedQuery
 
 from cluster.errors import LeaseLost, RateLimited
 from cluster.market.intervals import Interval
 from cluster.market.symbols import Tier
-from cluster.storage.backfill_enqueue import Wanted
+from cluster.storage.backfill_enqueue import Wanted, enqueue_many
 from cluster.storage.backfill_jobs import BackfillQueue
 from cluster.storage.backfill_merge import Span
 from cluster.storage.backfill_records import LONGEST_PAUSE, Lease
@@ -278,6 +279,24 @@ class TestMany:
         assert len({job for (job,) in jobs}) == 10_000
         assert await queue.enqueue_many(wanted) == jobs
         assert await database.pool.fetchval("SELECT count(DISTINCT enqueued_at) FROM backfill_jobs") == 1
+
+    async def test_the_server_hears_of_a_large_request_part_by_part(
+        self, database: Database, queue: BackfillQueue
+    ) -> None:
+        """It ends a transaction that says nothing for ten seconds."""
+        wanted = [Wanted(f"S{n}", M1, HOUR, "T2", None) for n in range(4_001)]
+        sizes: list[int] = []
+
+        def note(query: LoggedQuery) -> None:
+            if "INSERT" in query.query:
+                sizes.append(len(query.args[0]))
+
+        async with database.transaction() as connection:
+            connection.add_query_logger(note)
+            jobs = await enqueue_many(connection, wanted, queue.rules)
+            connection.remove_query_logger(note)
+        assert sizes == [2_000, 2_000, 1]
+        assert await queue.enqueue_many(wanted) == jobs
 
     async def test_requests_of_one_batch_join_each_other_and_what_is_there(
         self, database: Database, queue: BackfillQueue
