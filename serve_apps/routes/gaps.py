@@ -76,7 +76,7 @@ class GapRoutes:
         """The bars that should be stored and are not, with their cause, by symbol and time.
 
         A bar counts as missing from a minute after its end on. Symbols without any bar are left out unless
-        `start` is given.
+        `start` is given. The range holds at most 4 000 000 bars of a symbol.
         """
         reached = _reached(cursor)
         with problems.of_query():
@@ -95,7 +95,8 @@ class GapRoutes:
         """Those to look at, in order; one more than can be looked at when there are more."""
         if symbol is not None:
             instrument = await self._services.instrument(symbol)
-            await asyncio.to_thread(require_calendar, instrument.calendar)  # of many it would be left out
+            with _due_to("symbol"):  # of many it would be left out
+                await asyncio.to_thread(require_calendar, instrument.calendar)
             return [instrument]
         database = await self._services.database()
         first = await universe.get(database, reached.symbol) if reached.start else None
@@ -115,7 +116,7 @@ class GapRoutes:
         starts = await missing.since(database, some, interval, start)
         wanted = missing.settled(some, starts, interval, end or now, now)
         now_wanted = wanted[: _affordable(wanted, interval)]
-        with _of_start(start):
+        with _due_to("start"):  # the end is never after now, so no calendar ends before it
             found = await _found(database, now_wanted, interval, reached)
         if len(now_wanted) < len(wanted):
             return _Search(found, _Reached(now_wanted[-1].instrument.symbol), is_last=False)
@@ -139,13 +140,13 @@ def _require_ascending(start: datetime | None, end: datetime | None) -> None:
 
 
 @contextmanager
-def _of_start(start: datetime | None) -> Iterator[None]:
-    """The end is never after now, so a range that a calendar does not cover starts too early."""
+def _due_to(parameter: str) -> Iterator[None]:
+    """Errors of input inside that point at nothing point at `parameter`."""
     try:
         yield
     except InputError as error:
-        if error.pointer == "#" and start is not None:
-            error.pointer = "#/start"
+        if error.pointer == "#":
+            error.pointer = f"#/{parameter}"
         raise
 
 

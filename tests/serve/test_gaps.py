@@ -21,6 +21,7 @@ from cluster.storage.backfill_merge import Span
 from cluster.storage.database import Database
 from cluster.storage.known_gaps import Hole
 from serve_apps.routes import gaps as gap_routes
+from tests.conftest import execute
 from tests.serve.conftest import started
 
 pytestmark = pytest.mark.postgres
@@ -173,3 +174,9 @@ def test_what_makes_no_sense_is_refused_where_it_stands(
 ) -> None:
     answer = replica.get("/gaps", params=query)
     assert (answer.status_code, answer.json()["errors"][0]["pointer"]) == (422, pointer), answer.text
+
+
+def test_a_calendar_that_nobody_knows_is_the_symbols_fault(replica: TestClient, database_url: str) -> None:
+    execute(database_url, "UPDATE symbol_universe SET calendar = 'NOPE' WHERE symbol = 'A'")
+    answer = replica.get("/gaps", params={**DECEMBER, "symbol": "A"})
+    assert (answer.status_code, answer.json()["errors"][0]["pointer"]) == (422, "query symbol"), answer.text
