@@ -124,6 +124,10 @@ class AlphaVantageProvider:
         """None: only the service knows its symbols."""
         return []
 
+    def spelled(self, symbol: str) -> str:
+        """See `spelled_by_alpha_vantage`."""
+        return spelled_by_alpha_vantage(symbol)
+
     async def quote(self, symbol: str) -> Quote:
         """The price of the latest trading day, one call; `ts` is its close, or now when that is earlier."""
         spelled = spelled_by_alpha_vantage(symbol)

@@ -104,6 +104,10 @@ class FinnhubProvider:
         """None: only the service knows its symbols."""
         return []
 
+    def spelled(self, symbol: str) -> str:
+        """See `spelled_by_finnhub`."""
+        return spelled_by_finnhub(symbol)
+
     async def quote(self, symbol: str) -> Quote:
         """The last price, one call; raises as `BarProvider.bars`."""
         answer = await self._get("/quote", {"symbol": spelled_by_finnhub(symbol)})

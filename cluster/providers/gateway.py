@@ -48,6 +48,7 @@ from cluster.providers.protocol import (
     Metered,
     Quote,
     Quoting,
+    Spelling,
     Step,
     Stepping,
 )
@@ -165,6 +166,8 @@ class Gateway:
         """The last price; errors as those of `fetch`, `InputError` when the provider tells none."""
         if not isinstance(self._provider, Quoting):
             raise InputError(f"provider {self._provider.name} tells no prices")
+        if isinstance(self._provider, Spelling):
+            self._provider.spelled(symbol)  # before the budget is charged for a call that is not made
         return await self._errand("quote", symbol, partial(self._provider.quote, symbol), self._checked_quote)
 
     async def actions(self, symbol: str, start: datetime, end: datetime) -> list[CorporateAction]:

@@ -114,6 +114,15 @@ class Step:
 
 
 @runtime_checkable
+class Spelling(Protocol):
+    """A provider that knows of some symbols without a call that it has them not."""
+
+    def spelled(self, symbol: str) -> str:
+        """Its own spelling of `symbol`; raises `InvalidSymbol`."""
+        ...
+
+
+@runtime_checkable
 class Stepping(Protocol):
     """A provider whose answers span a month or a week, so that a longer range takes several of them."""
 

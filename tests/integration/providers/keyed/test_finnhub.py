@@ -178,6 +178,9 @@ async def test_a_share_of_another_exchange_costs_no_call_and_goes_to_the_next_pr
     name, table = await router.fetch(want, ask)
     assert (name, table.num_rows, len(asked), service.asked) == ("scripted", 1, 2, [])
     assert first.stats().budget_left[0].left == 100
+    with pytest.raises(InvalidSymbol):
+        await first.quote("VOD.L")
+    assert first.stats().budget_left[0].left == 100
     with pytest.raises(NotEntitled, match=r"no provider gives 1m bars of VOD\.L: finnhub answers US stocks"):
         await Router({"finnhub": first}, clock).fetch(want, ask)
 
