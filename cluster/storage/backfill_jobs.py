@@ -309,20 +309,13 @@ class BackfillQueue:
         except TimeoutError as error:
             raise StorageError(f"a transaction of {len(leases)} jobs took more than {bound_s:g} s") from error
 
-    async def complete(self, lease: Lease, rows_written: int, connection: Connection | None = None) -> None:
-        """The job is done. Given the connection of a fence, it is done when that transaction commits.
-
-        Raises `LeaseLost`; nothing is changed then.
-        """
-        if lease.id not in await self.complete_many([(lease, rows_written)], connection):
-            raise _lost(lease)
-
     async def complete_many(
         self, done: Sequence[tuple[Lease, int]], connection: Connection | None = None
     ) -> set[int]:
-        """The jobs are done, each with the bars it wrote, in one statement; see `complete`.
+        """The jobs are done, each with the bars it wrote, in one statement.
 
-        Returns the ids of those that were still leased; the others are lost and unchanged.
+        Given the connection of a fence, they are done when that transaction commits. Returns the ids
+        of those that were still leased; the others are lost and unchanged.
         """
         ids, tokens = _ids_and_tokens([lease for lease, _ in done])
         arguments = (ids, tokens, [rows for _, rows in done], connection is not None)

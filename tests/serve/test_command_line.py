@@ -233,7 +233,7 @@ async def _work(dsn: str, reason: str | None) -> None:
                 await asyncio.sleep(0.05)
                 leases = await queue.claim("test", 1)
         if reason is None:
-            await queue.complete(leases[0], 251)
+            await queue.complete_many([(leases[0], 251)])
         else:
             await queue.fail(leases[0], reason, retry_in_s=None)
     finally:

@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta
 from cluster.market.intervals import Interval
 from cluster.storage.backfill_jobs import BackfillQueue
 from cluster.storage.backfill_records import JobStatus, Lease
-from cluster.storage.database import Database
+from cluster.storage.database import Connection, Database
 
 M1 = Interval.M1
 T = datetime(2025, 10, 8, 14, tzinfo=UTC)
@@ -32,6 +32,11 @@ async def add(
 async def claim_one(queue: BackfillQueue, worker: str = "w") -> Lease:
     (lease,) = await queue.claim(worker, 1)
     return lease
+
+
+async def finish(queue: BackfillQueue, lease: Lease, rows: int = 0, fence: Connection | None = None) -> None:
+    """The job is done, by the attempt that has it."""
+    assert await queue.complete_many([(lease, rows)], fence) == {lease.id}
 
 
 async def states(database: Database) -> list[tuple[str, int, int]]:

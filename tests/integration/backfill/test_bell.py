@@ -24,6 +24,7 @@ from cluster.storage.backfill_bell import Listener
 from cluster.storage.backfill_jobs import BackfillQueue
 from cluster.storage.backfill_records import Lease
 from cluster.storage.database import Database
+from tests.integration.backfill.queue_calls import finish
 
 pytestmark = pytest.mark.postgres
 
@@ -75,7 +76,7 @@ async def test_a_worker_that_is_not_due_to_look_is_woken(database: Database, que
     done: list[int] = []
 
     async def work(lease: Lease) -> Result:
-        await queue.complete(lease, 0)
+        await finish(queue, lease, 0)
         done.append(lease.id)
         return "done"
 
@@ -103,7 +104,7 @@ async def test_without_a_bell_everything_is_done_a_little_later(
     database: Database, queue: BackfillQueue
 ) -> None:
     async def work(lease: Lease) -> Result:
-        await queue.complete(lease, 0)
+        await finish(queue, lease, 0)
         return "done"
 
     pool = Pool("w", queue, work, SystemClock(), poll_s=0.05)

@@ -9,12 +9,7 @@ import pytest
 from cluster.storage.backfill_jobs import BackfillQueue
 from cluster.storage.backfill_records import Lease
 from cluster.storage.database import Database
-from tests.integration.backfill.queue_calls import (
-    add,
-    claim_one,
-    expire,
-    outcomes,
-)
+from tests.integration.backfill.queue_calls import add, claim_one, expire, finish, outcomes
 
 pytestmark = pytest.mark.postgres
 
@@ -59,7 +54,7 @@ async def test_many_claimers_never_exceed_the_limit_of_a_tier(database: Database
                 )
                 for row in running:
                     peaks[row["tier"]] = max(peaks[row["tier"]], row["n"])
-                await queue.complete(lease, 0)
+                await finish(queue, lease, 0)
                 done += 1
         return done
 

@@ -24,6 +24,7 @@ from cluster.storage.backfill_jobs import BackfillQueue
 from cluster.storage.backfill_merge import Span
 from cluster.storage.backfill_records import Lease
 from cluster.storage.database import Database
+from tests.integration.backfill.queue_calls import finish
 
 pytestmark = pytest.mark.postgres
 
@@ -53,7 +54,7 @@ class Handler:
             async with self._queue.fenced(lease) as connection:
                 await connection.execute("INSERT INTO effect VALUES ($1)", lease.id)
                 await self._pause()
-                await self._queue.complete(lease, 0, connection)
+                await finish(self._queue, lease, 0, connection)
                 await self._pause()
         except LeaseLost:
             return "lease_lost"

@@ -10,6 +10,7 @@ from cluster.storage import backfill_history, dead_letters
 from cluster.storage.backfill_jobs import BackfillQueue
 from cluster.storage.backfill_records import JobStatus
 from cluster.storage.database import Database
+from tests.integration.backfill.queue_calls import finish
 
 pytestmark = pytest.mark.postgres
 
@@ -111,6 +112,20 @@ async def test_a_requeued_job_that_went_into_another_keeps_its_history_as_long_a
     (lease,) = await queue.claim("w4", 1)
     await queue.fail(lease, "no", retry_in_s=None)
     assert [each.requeue_count for each in await dead_letters.listed(database, 10)] == [2]
+
+
+async def test_what_a_requeued_job_went_into_is_answered_for_it_after_that_is_done(
+    database: Database, queue: BackfillQueue
+) -> None:
+    job = await dead(queue, 1, 3)
+    (other,) = await queue.enqueue("AAPL", Interval.M1, hour(0), hour(4))
+    await database.pool.execute("UPDATE backfill_jobs SET finished_at = now() - interval '40 days'")
+    await requeued(database, queue, job)
+    await finish(queue, (await queue.claim("w3", 1))[0])
+    await backfill_history.prune(database, 30 * 86_400.0)
+    found = await queue.get(job)
+    assert found is not None
+    assert (found.id, found.state) == (other.id, "done")
 
 
 async def test_a_requeued_job_begins_anew(database: Database, queue: BackfillQueue) -> None:

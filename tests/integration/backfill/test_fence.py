@@ -8,13 +8,7 @@ from cluster.errors import LeaseLost
 from cluster.storage.backfill_jobs import BackfillQueue
 from cluster.storage.backfill_records import Lease
 from cluster.storage.database import Database
-from tests.integration.backfill.queue_calls import (
-    SHORT_S,
-    add,
-    claim_one,
-    expire,
-    outcomes,
-)
+from tests.integration.backfill.queue_calls import SHORT_S, add, claim_one, expire, finish, outcomes
 
 pytestmark = pytest.mark.postgres
 
@@ -29,8 +23,8 @@ async def test_the_zombie_writes_nothing_and_finishes_nothing(
     with pytest.raises(LeaseLost):
         async with queue.fenced(zombie):
             pytest.fail("a zombie must not get a connection")
+    assert await queue.complete_many([(zombie, 10)]) == set()
     for late in (
-        queue.complete(zombie, 10),
         queue.fail(zombie, "late", retry_in_s=0),
         queue.snooze(zombie, 0.0, "late"),
         queue.release(zombie),
@@ -38,7 +32,7 @@ async def test_the_zombie_writes_nothing_and_finishes_nothing(
         with pytest.raises(LeaseLost):
             await late
     assert await queue.beat([zombie, heir]) == {heir.id}
-    await queue.complete(heir, 7)
+    await finish(queue, heir, 7)
     done = await queue.get(job.id)
     assert done is not None
     assert (done.state, done.rows_written) == ("done", 7)
@@ -51,16 +45,14 @@ async def test_an_expired_lease_is_lost_even_if_nobody_took_it(
     lease = await claim_one(queue)
     await expire(database, lease)
     assert await queue.beat([lease]) == set()
-    with pytest.raises(LeaseLost):
-        await queue.complete(lease, 1)
+    assert await queue.complete_many([(lease, 1)]) == set()
 
 
 async def test_a_job_is_completed_once(queue: BackfillQueue) -> None:
     await add(queue)
     lease = await claim_one(queue)
-    await queue.complete(lease, 1)
-    with pytest.raises(LeaseLost):
-        await queue.complete(lease, 1)
+    assert await queue.complete_many([(lease, 1)]) == {lease.id}
+    assert await queue.complete_many([(lease, 1)]) == set()
 
 
 async def test_a_crash_between_write_and_completion_leaves_nothing(
@@ -72,7 +64,7 @@ async def test_a_crash_between_write_and_completion_leaves_nothing(
     async def crash_after_the_write() -> None:
         async with queue.fenced(lease) as connection:
             await connection.execute("INSERT INTO effect VALUES (1)")
-            await queue.complete(lease, 1, connection)
+            await finish(queue, lease, 1, connection)
             raise RuntimeError("crash")
 
     with pytest.raises(RuntimeError, match="crash"):
@@ -88,7 +80,7 @@ async def test_write_and_completion_commit_together(queue: BackfillQueue, databa
     lease = await claim_one(queue)
     async with queue.fenced(lease) as connection:
         await connection.execute("INSERT INTO effect VALUES (1)")
-        await queue.complete(lease, 1, connection)
+        await finish(queue, lease, 1, connection)
         assert await database.pool.fetchval("SELECT count(*) FROM effect") == 0
         before = await queue.get(job.id)
         assert before is not None
@@ -108,7 +100,7 @@ async def test_nobody_takes_a_job_while_its_worker_holds_the_fence(
         while not await connection.fetchval("SELECT clock_timestamp() > $1", lease.lease_until):
             pass
         assert await queue.claim("thief", 1) == []
-        await queue.complete(lease, 3, connection)
+        await finish(queue, lease, 3, connection)
     after = await queue.get(lease.id)
     assert after is not None
     assert after.state == "done"

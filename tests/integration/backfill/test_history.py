@@ -10,6 +10,7 @@ from cluster.market.intervals import Interval
 from cluster.storage import backfill_history
 from cluster.storage.backfill_jobs import BackfillQueue
 from cluster.storage.database import Database
+from tests.integration.backfill.queue_calls import finish
 
 pytestmark = pytest.mark.postgres
 
@@ -31,7 +32,7 @@ async def test_only_what_finished_long_ago_is_forgotten_with_its_attempts(
     await queue.complete_many([(lease, 0) for lease in leases[:6]])
     await queue.fail(leases[6], "no", retry_in_s=None)
     await database.pool.execute("UPDATE backfill_jobs SET finished_at = finished_at - interval '2 days'")
-    await queue.complete(leases[7], 0)
+    await finish(queue, leases[7], 0)
 
     await backfill_history.prune(database, DAY_S, step=5)
 
@@ -45,7 +46,7 @@ async def test_a_job_goes_after_those_that_were_merged_into_it(
     for first, after in ((0, 1), (2, 3), (1, 2)):
         await queue.enqueue("A", Interval.M1, T + timedelta(hours=first), T + timedelta(hours=after))
     (lease,) = await queue.claim("w", 8)
-    await queue.complete(lease, 0)
+    await finish(queue, lease, 0)
     assert await states(database) == {"done": 1, "merged": 1}
     await backfill_history.prune(database, -1.0)
     assert await states(database) == {"done": 1}

@@ -19,6 +19,7 @@ from cluster.market.intervals import Interval
 from cluster.storage.backfill_jobs import BackfillQueue
 from cluster.storage.backfill_records import Lease
 from cluster.storage.database import Database
+from tests.integration.backfill.queue_calls import finish
 
 pytestmark = pytest.mark.postgres
 
@@ -155,7 +156,7 @@ async def test_who_has_the_job_now_keeps_it(queue: BackfillQueue, database: Data
     assert heir.attempt == 2
     assert await queue.excuse([lease], "away") == []
     assert await seen(database) == ("leased", 1)
-    await queue.complete(heir, 10)
+    await finish(queue, heir, 10)
     assert await queue.excuse([lease, heir], "away") == []
     assert await seen(database) == ("done", 1)
 

@@ -17,7 +17,7 @@ from cluster.storage.backfill_jobs import BackfillQueue
 from cluster.storage.backfill_merge import Span
 from cluster.storage.backfill_records import LONGEST_PAUSE, Lease
 from cluster.storage.database import Database
-from tests.integration.backfill.queue_calls import SHORT_S
+from tests.integration.backfill.queue_calls import SHORT_S, finish
 
 pytestmark = pytest.mark.postgres
 
@@ -73,7 +73,7 @@ class TestLimits:
         queue = BackfillQueue(database, provider_limits={"a": 1})
         await add(queue, 3, provider="a")
         (first,) = await queue.claim("w", 8)
-        await queue.complete(first, 0)
+        await finish(queue, first, 0)
         (second,) = await queue.claim("w", 8)
         assert await queue.claim("w", 8) == []
         await database.pool.execute("UPDATE backfill_jobs SET lease_until = now() WHERE id = $1", second.id)
@@ -113,7 +113,7 @@ class TestLimits:
         routed = [lease for lease in leases if lease.provider is None]
         with pytest.raises(RateLimited, match="provider a has no room"):
             await queue.take_slot(routed[0], "a")
-        await queue.complete(next(lease for lease in leases if lease.provider == "a"), 0)
+        await finish(queue, next(lease for lease in leases if lease.provider == "a"), 0)
         await queue.take_slot(routed[0], "a")
         await queue.take_slot(routed[0], "a")  # again is once
         with pytest.raises(RateLimited):
@@ -172,7 +172,7 @@ class TestLimits:
                             await queue.release(lease)
                             continue
                         await watch()
-                    await queue.complete(lease, 0)
+                    await finish(queue, lease, 0)
                     left -= 1
                 await asyncio.sleep(0)
 
@@ -263,7 +263,7 @@ class TestAgeing:
             )  # fmt: skip
             leases = await queue.claim("w", 2)
             for lease in leases:
-                await queue.complete(lease, 0)
+                await finish(queue, lease, 0)
             if any(lease.tier == "T3" for lease in leases):
                 break
         assert minute <= 92
