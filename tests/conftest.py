@@ -13,6 +13,7 @@ from pathlib import Path
 import hypothesis
 import psycopg2
 import pytest
+import structlog
 
 from cluster.local import interpreter
 from cluster.storage.embedded.postgres import EmbeddedPostgres
@@ -53,6 +54,13 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         of_part[alone == (part == "serial")].append(item)
     items[:] = of_part[True]
     config.hook.pytest_deselected(items=of_part[False])
+
+
+@pytest.fixture(autouse=True)
+def plain_logs() -> Iterator[None]:
+    """What a test sets up for logs in this process ends with it."""
+    yield
+    structlog.reset_defaults()
 
 
 @pytest.fixture(scope="session")
