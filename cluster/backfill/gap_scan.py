@@ -22,7 +22,7 @@ from cluster.market import calendars
 from cluster.market.gaps import Gap, Runs
 from cluster.market.instants import Instants, to_instant, to_moment
 from cluster.market.intervals import Interval
-from cluster.market.symbols import Tier
+from cluster.market.symbols import Tier, is_symbol
 from cluster.storage import bar_presence, calendar_overrides, gap_state, rollups
 from cluster.storage.backfill_enqueue import Wanted
 from cluster.storage.backfill_jobs import BackfillQueue
@@ -113,7 +113,7 @@ class Scan:
         done: list[Ledger] = []
         for group in groups:
             if group.scanned_to is None:
-                for symbols in _chunks(group.symbols, self._rules.symbols_at_once):
+                for symbols in _chunks(_readable(group.symbols), self._rules.symbols_at_once):
                     try:
                         ledgers, compared = await self._compare_all(group.calendar, symbols)
                     except InputError as error:  # of a calendar that nobody knows: the others go on
@@ -340,6 +340,11 @@ class Scan:
             log.warning("jobs_not_checked", interval=str(self._interval), reason=str(error))
             return
         await gap_state.drop_jobs(self._connection, idle)
+
+
+def _readable(symbols: Iterable[str]) -> list[str]:
+    """Without those that no reader of the universe takes: nobody could fetch them."""
+    return [symbol for symbol in symbols if is_symbol(symbol)]
 
 
 def _is_all(each: Dirty) -> bool:

@@ -146,7 +146,8 @@ def reject(table: pa.Table, reasons: Sequence[str]) -> pa.Table:
     if not bad.any():
         return table
     rejected = _explained(_conform(table), bad, [reason for reason in reasons if reason])
-    return with_rejected(table.filter(pa.array(~bad)), rejected)
+    before = rejected_of(table)
+    return with_rejected(table.filter(pa.array(~bad)), pa.concat_tables([before, rejected]))
 
 
 def with_rejected(table: pa.Table, rejected: pa.Table) -> pa.Table:

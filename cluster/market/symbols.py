@@ -31,12 +31,17 @@ def parse_symbol(text: str) -> Symbol:
     `:` and `/` are left out on purpose: symbols become parts of cache keys and URL paths.
     Raises `InputError` when the spelling is not canonical; no letter is folded silently.
     """
-    if len(text) <= MAX_SYMBOL_LENGTH and _SPELLING.fullmatch(text):
+    if is_symbol(text):
         return Symbol(text)
     raise InputError(
         f"symbol {text[:MAX_SYMBOL_LENGTH]!r} is not valid: expected 1 to {MAX_SYMBOL_LENGTH} characters "
         f"out of A-Z 0-9 . - = in upper case, with an optional ^ in front (for example AAPL or BTC-USD)"
     )
+
+
+def is_symbol(text: str) -> bool:
+    """Whether it is spelled as a canonical symbol."""
+    return len(text) <= MAX_SYMBOL_LENGTH and _SPELLING.fullmatch(text) is not None
 
 
 def require_texts(values: Mapping[str, object]) -> None:

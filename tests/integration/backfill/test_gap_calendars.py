@@ -109,3 +109,31 @@ async def test_a_change_of_a_calendar_that_nobody_knows_stops_no_scan(database: 
     await database.pool.execute("INSERT INTO calendar_overrides VALUES ('NOPE', '2025-10-08')")
     assert (await desk.scan()).asked == 0
     assert await database.pool.fetchval("SELECT count(*) FROM gap_dirty_ranges WHERE interval = '1m'") == 0
+
+
+_UNCHECKED = """
+DO $$
+DECLARE
+    checked text := (SELECT conname FROM pg_constraint WHERE conname LIKE 'symbol: %');
+    rule text := (SELECT pg_get_constraintdef(oid) FROM pg_constraint WHERE conname LIKE 'symbol: %');
+BEGIN
+    EXECUTE format('ALTER TABLE symbol_universe DROP CONSTRAINT %I', checked);
+    INSERT INTO symbol_universe (symbol, exchange, asset_type, tier, calendar)
+    VALUES ('AAPL US', 'NASDAQ', 'equity', 'T0', 'XNYS');
+    EXECUTE format('ALTER TABLE symbol_universe ADD CONSTRAINT %I %s', checked, rule);
+END
+$$
+"""
+
+
+async def test_a_row_from_before_the_checks_keeps_no_other_symbol_of_its_calendar_from_being_watched(
+    database: Database,
+) -> None:
+    await database.pool.execute(_UNCHECKED)
+    await universe.add(database, AAPL)
+    opens = [datetime(2025, 10, 8, 13, 30, tzinfo=UTC), datetime(2025, 10, 8, 13, 32, tzinfo=UTC)]
+    for symbol in ("AAPL", "AAPL US"):
+        await store(database, symbol, opens)
+    desk = Desk(database, datetime(2025, 10, 8, 13, 33, tzinfo=UTC))
+    await desk.scan()
+    assert await desk.gaps() == [("AAPL", "13:31", "13:32", "not_fetched")]

@@ -130,6 +130,13 @@ def test_what_was_left_out_travels_along_and_is_told_with_what_breaks_a_rule() -
     assert bars.rejected_of(checked.good).num_rows == 0
 
 
+def test_what_is_left_out_later_travels_with_what_was_left_out_before() -> None:
+    table = bars.reject(bars.concat([minutes(0), minutes(1), minutes(2)]), ["", "first", ""])
+    left = bars.reject(table, ["second", ""])
+    assert bars.opens(left).tolist() == bars.opens(minutes(2)).tolist()
+    assert bars.rejected_of(left)["reason"].to_pylist() == ["first", "second"]
+
+
 def test_every_broken_rule_is_named() -> None:
     rejected = bars.validate(one_bar(high=8.0, volume=-1.0), NOW).rejected
     assert rejected["reason"].to_pylist() == [
