@@ -59,11 +59,18 @@ async def keep(options: object) -> None:
 
 
 def kept(first: _Options) -> _Options:
-    """What this actor was last told to `keep`; `first` when that was nothing, and outside of Ray."""
+    """What this actor was last told to `keep`; `first` when that is nothing or unreadable, or outside of Ray.
+
+    Never raises: Ray does not start an actor again whose `__init__` failed.
+    """
     if not _internal_kv_initialized():  # type: ignore[no-untyped-call]
         return first
-    told = _internal_kv_get(_key(), namespace=_TOLD)
-    options: _Options = first if told is None else pickle.loads(told)  # noqa: S301 - who writes there is us
+    try:
+        told = _internal_kv_get(_key(), namespace=_TOLD)
+        options: _Options = first if told is None else pickle.loads(told)  # noqa: S301 - who writes there is us
+    except Exception as error:  # whatever it is, an actor that goes by its first options is better than none
+        log.error("actor_options_unreadable", reason=repr(error), goes_by="its first ones")
+        return first
     return options
 
 

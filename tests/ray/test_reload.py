@@ -15,8 +15,9 @@ from typing import Any
 import pyarrow as pa
 import pytest
 import ray
+from ray.experimental.internal_kv import _internal_kv_put
 
-from cluster import bootstrap
+from cluster import bootstrap, detached
 from cluster.bootstrap import Reloaded
 from cluster.errors import NotRunning, RateLimited
 from cluster.market.intervals import Interval
@@ -137,6 +138,23 @@ async def test_the_same_settings_change_nothing_and_a_crashed_actor_begins_with_
     assert (await found.fetch("SYN0001", Interval.H1, START, END)).equals(await bars_of(8))
     assert goes_by("backfill:0", namespace) == bootstrap.worker_options(second)
     assert goes_by("duties", namespace) == bootstrap.duty_options(second)
+
+
+async def test_a_crashed_actor_that_cannot_read_what_it_was_told_begins_with_its_first_options(
+    namespace: str, database_url: str, tmp_path: Path
+) -> None:
+    first = settings(database_url, tmp_path, providers={"synthetic": {"seed": 7}})
+    bootstrap.start_actors(first, {}, namespace=namespace)
+    await told(settings(database_url, tmp_path, providers={"synthetic": {"seed": 8}}), namespace)
+    handle: Any = ray.get_actor("gateway:synthetic", namespace=namespace)
+    put = handle.__ray_call__.remote(
+        lambda _: _internal_kv_put(detached._key(), b"unreadable", namespace=detached._TOLD)
+    )
+    ray.get(put, timeout=120)
+
+    kill("gateway:synthetic", namespace)
+
+    assert (await gateway(namespace).fetch("SYN0001", Interval.H1, START, END)).equals(await bars_of(7))
 
 
 async def test_an_actor_that_is_made_anew_goes_by_its_own_arguments(
