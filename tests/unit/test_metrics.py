@@ -133,3 +133,29 @@ def test_a_page_has_the_counts_of_all_processes_of_a_node_and_the_gauges_of_thos
     assert found["provider_request_ms_count"] == 2.0
     gauges = {name: value for name, value in found.items() if name.startswith("provider_health_score")}
     assert gauges == {"provider_health_score[('provider', 'alive')]": 0.5}
+
+
+def test_what_a_dead_process_left_may_be_removed_by_the_page_of_another_process_at_the_same_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with subprocess.Popen([sys.executable, "-c", ""]) as ended:
+        pass
+    left = tmp_path / f"gauge_livemostrecent_{ended.pid}.db"
+    left.touch()
+    removed = []
+
+    def another_is_faster(remove: Callable[..., None]) -> Callable[..., None]:
+        def after_another(path: str | Path, **options: int) -> None:
+            removed.append(Path(path))
+            remove(path)
+            remove(path, **options)
+
+        return after_another
+
+    monkeypatch.setenv("PROMETHEUS_MULTIPROC_DIR", str(tmp_path))
+    for name in ("remove", "unlink"):
+        monkeypatch.setattr(os, name, another_is_faster(getattr(os, name)))
+
+    assert b"finsight_state_read_up 1.0" in render_page([])
+    assert removed == [left]
+    assert not left.exists()
