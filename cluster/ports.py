@@ -75,7 +75,7 @@ def require_free(port: int, name: str, setting: str, own: Collection[int] = ()) 
     )
 
 
-def is_held_by(own: Collection[int], port: int) -> bool:
-    """Whether somebody listens on `port`, and nobody but processes of these ids."""
+def is_held_by(own: Collection[int | None], port: int) -> bool:
+    """Whether somebody listens on `port`, and nobody but processes of these ids (None: one we cannot see)."""
     pids = listeners(port)
     return bool(pids) and all(pid in own for pid in pids)

@@ -61,8 +61,11 @@ class RayHead:
         return bool(self._read()["stores"] == stores)
 
     def lost(self) -> dict[str, int]:
-        """The ports that were chosen for the last start and that others listen on, by what needs them."""
-        own = {process.pid for process in self.instance.processes()}
+        """The ports that were chosen for the last start and that others listen on, by what needs them.
+
+        A listener that the system does not let us see counts as ours: a Ray that is well must not be ended.
+        """
+        own = {None, *(process.pid for process in self.instance.processes())}
         chosen: dict[str, int] = self._read().get("chosen", {})
         return {name: port for name, port in chosen.items() if not (is_free(port) or is_held_by(own, port))}
 

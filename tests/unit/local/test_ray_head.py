@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from cluster import ports
 from cluster.errors import PortTaken
 from cluster.local.instance import MARK, Instance, write_private
 from cluster.local.ray_head import RayHead
@@ -53,6 +54,19 @@ def test_a_chosen_port_is_lost_to_a_process_of_others_and_not_to_one_of_ours(
         write_private(instance.run / "ray.json", {"chosen": chosen})
 
         assert head.lost() == {"control": theirs}
+
+
+def test_a_chosen_port_whose_listener_the_system_hides_is_not_lost(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    instance = Instance(tmp_path)
+    instance.run.mkdir()
+    head = RayHead(instance, load(instance=False, environ={}, home=tmp_path))
+    with listener() as (pid, port):
+        write_private(instance.run / "ray.json", {"chosen": {"control": port}})
+        for pids, lost in (([None], {}), ([None, pid], {"control": port})):
+            monkeypatch.setattr(ports, "listeners", lambda _, pids=pids: pids)
+            assert head.lost() == lost
 
 
 def test_a_port_that_only_its_owner_listens_on_is_free_for_the_owner() -> None:
