@@ -77,7 +77,10 @@ async def _search(
     start: datetime | None,
     end: datetime | None,
 ) -> tuple[list[Missing], list[str]]:
-    """Everything that is missing, and the symbols that have no bar and so, without `start`, no beginning."""
+    """Everything that is missing, and the symbols that, without `start`, have no beginning.
+
+    They have no bar, and nobody watches them.
+    """
     from cluster.backfill import missing
     from cluster.clock import SystemClock
     from cluster.market.universe_csv import require_calendar

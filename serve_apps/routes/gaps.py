@@ -75,8 +75,8 @@ class GapRoutes:
     ) -> GapPage:
         """The bars that should be stored and are not, with their cause, by symbol and time.
 
-        A bar counts as missing from a minute after its end on. Symbols without any bar are left out unless
-        `start` is given. The range holds at most 4 000 000 bars of a symbol.
+        A bar counts as missing from a minute after its end on. Symbols that have no bar and that nobody
+        watches are left out unless `start` is given. The range holds at most 4 000 000 bars of a symbol.
         """
         reached = _reached(cursor)
         with problems.of_query():
