@@ -94,6 +94,9 @@ class Instrument:
 
     def __post_init__(self) -> None:
         parse_symbol(self.symbol)
+        for name in ("exchange", "calendar", "currency"):
+            if not getattr(self, name).strip():
+                raise InputError(f"{name} must not be empty", f"#/{name}")
         _require_one_of("asset_type", self.asset_type, _ASSET_TYPES)
         _require_one_of("tier", self.tier, _TIERS)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from datetime import datetime
 from functools import lru_cache
 from typing import Any
@@ -112,14 +112,17 @@ async def change_all(
     *,
     by: Author | None = None,
 ) -> Version:
-    """Set the fields of several symbols as one version, all of them or none; unknown symbols are left out."""
+    """Set the fields of several symbols as one version, all of them or none.
+
+    Symbols that are unknown, or whose row cannot be read, are left out; the latter are logged.
+    """
     async with _writing(database) as connection:
         changed = []
         for symbol, fields_of_it in sorted(changes.items()):
             row = await connection.fetchrow(f"{_GET} FOR UPDATE", symbol)
-            if row is not None:
-                after = Instrument(**{**dict(row), **fields_of_it})
-                await connection.execute(_upsert(_FIELDS), *_row(after))
+            before = None if row is None else _readable(row)
+            if before is not None:
+                await connection.execute(_upsert(_FIELDS), *_row(replace(before, **fields_of_it)))
                 changed.append(symbol)
         version = await universe_versions.add(connection, version_tag, {**source_meta, "changed": changed})
         told = {symbol: dict(changes[symbol]) for symbol in changed}
@@ -205,12 +208,16 @@ async def get(database: Database, symbol: str) -> Instrument | None:
 
 @asynccontextmanager
 async def _writing(database: Database) -> AsyncIterator[Connection]:
-    """A transaction; what the checks of the table refuse is an `InputError` that says what is allowed."""
+    """A transaction; what the checks of the table refuse is an `InputError` that says what is allowed.
+
+    The server's own text is not passed on: it shows the whole row.
+    """
     try:
         async with database.transaction() as connection:
             yield connection
     except asyncpg.CheckViolationError as error:
-        raise InputError(f"the universe does not take this, and nothing was changed: {error}") from error
+        broken = error.constraint_name
+        raise InputError(f"the universe does not take this, and nothing was changed: {broken}") from error
 
 
 def _difference(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, dict[str, Any]]:

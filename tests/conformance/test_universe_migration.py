@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import shutil
 from collections.abc import AsyncIterator, Iterator
+from dataclasses import replace
 from datetime import UTC, datetime
 
 import pytest
@@ -16,7 +17,7 @@ from cluster.clock import FakeClock
 from cluster.errors import InputError
 from cluster.market.intervals import Interval
 from cluster.market.symbols import Instrument
-from cluster.storage import universe
+from cluster.storage import universe, universe_versions
 from cluster.storage.database import Database
 from cluster.storage.migrate import SCHEMA, migrate
 from tests.conformance.candle_servers import fresh, server
@@ -27,7 +28,8 @@ pytestmark = pytest.mark.postgres
 _OLD_ROWS = """
 INSERT INTO symbol_universe (symbol, exchange, asset_type, tier) VALUES
     ('AAPL', 'NASDAQ', 'equity', 'T0'), ('SYN0001', 'X', 'crypto', 'T0'), ('BTC/USDT', 'X', 'crypto', 'T0'),
-    ('MSFT', 'NASDAQ', 'stock', 'T0'), ('NVDA', 'NASDAQ', 'equity', 'T0'), ('ODD', '', 'equity', 'T1')
+    ('MSFT', 'NASDAQ', 'stock', 'T0'), ('NVDA', 'NASDAQ', 'equity', 'T0'), ('ODD', '', 'equity', 'T1'),
+    ('ODD2', '', 'equity', 'T1')
 """
 _AAPL = Instrument("AAPL", "NASDAQ", "equity", "XNYS", tier="T0")
 _SYN = Instrument("SYN0001", "X", "crypto", "24/7", tier="T0")
@@ -99,6 +101,8 @@ async def test_crypto_that_had_the_calendar_of_new_york_never_closes_and_the_his
         "SELECT calendar FROM symbol_universe_history WHERE symbol = 'SYN0001' ORDER BY valid_from"
     )
     assert [row["calendar"] for row in rows] == ["XNYS", "24/7"]
+    (version,) = await universe_versions.listed(database)
+    assert version.source_meta == {"source": "migration", "changed": ["BTC/USDT", "SYN0001"]}
 
 
 async def test_a_row_from_before_is_mended_by_what_makes_it_right_and_by_nothing_less(
@@ -124,3 +128,18 @@ async def test_a_calendar_that_nobody_knows_hides_no_other_gaps(database: Databa
     assert [(each["event"], each["first"]) for each in logs] == [("calendar_unknown", "NOPE")]
     with pytest.raises(InputError, match="covers"):
         await missing.find(database, [Wanted(_AAPL, datetime(1800, 1, 1, tzinfo=UTC), end)], Interval.D1)
+
+
+async def test_many_are_changed_or_set_inactive_at_once_whatever_rows_are_among_them(
+    database: Database,
+) -> None:
+    """Last of this file: no wrong row is made active again."""
+    wanted = {symbol: {"tier": "T1"} for symbol in ("AAPL", "MSFT", "ODD2")}
+    version = await universe.change_all(database, wanted, "w1", {})
+    assert version.source_meta == {"changed": ["AAPL"]}
+    assert await universe.get(database, "AAPL") == replace(_AAPL, tier="T1")
+    done = await universe.import_all(database, [_NVDA], "w2", {}, deactivate_missing=True)
+    assert done.deactivated == ["AAPL", "BTC/USDT", "MSFT", "ODD", "ODD2", "SYN0001"]
+    assert await universe.listed(database) == [_NVDA]
+    with pytest.raises(InputError, match="asset_type 'stock' is none of"):
+        await universe.change(database, "MSFT", {"active": True})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -47,6 +48,13 @@ def test_the_refusal_of_a_long_text_does_not_repeat_it() -> None:
 def test_an_instrument_has_a_canonical_symbol() -> None:
     with pytest.raises(InputError, match="spx"):
         Instrument("spx", exchange="INDEX", asset_type="index", calendar="XNYS")
+
+
+@pytest.mark.parametrize("empty", ["exchange", "calendar", "currency"])
+def test_an_instrument_names_its_exchange_calendar_and_currency(empty: str) -> None:
+    wrong: dict[str, Any] = {empty: " "}
+    with pytest.raises(InputError, match=f"{empty} must not be empty"):
+        replace(Instrument("SPX", "INDEX", "index", "XNYS"), **wrong)
 
 
 @pytest.mark.parametrize("wrong", [{"asset_type": "stock"}, {"tier": "T4"}])
