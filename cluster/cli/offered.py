@@ -6,16 +6,22 @@ import asyncio
 import csv
 import io
 from collections.abc import Mapping, Sequence
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from cluster.cli import terminal
-from cluster.cli.arguments import JsonOption, TierOption
+from cluster.cli.arguments import JsonOption
+from cluster.cli.sql import with_database
 from cluster.errors import InputError
 from cluster.market.symbols import Instrument, Tier
 
+if TYPE_CHECKING:
+    from cluster.storage.database import Database
+
 _COLUMNS = ("symbol", "exchange", "asset_type", "calendar", "name", "currency")
+_NEW: Tier = "T3"
+"""A venue lists thousands of symbols, and every other tier collects bars of minutes."""
 
 
 def offered(
@@ -23,15 +29,18 @@ def offered(
     currency: Annotated[
         str | None, typer.Option(help="Only what is priced in this, such as USDT.", show_default=False)
     ] = None,
-    tier: TierOption = None,
+    tier: Annotated[
+        Tier | None,
+        typer.Option(help="Of all symbols; default: known ones keep theirs, new ones come into T3."),
+    ] = None,
     *,
     everything: Annotated[bool, typer.Option("--all", help="What does not trade now, too.")] = False,
     as_json: JsonOption = False,
 ) -> None:
     """Print what a provider lists as CSV, to be looked through and given to `finsight symbols import`.
 
-    Known symbols keep their tiers, and whether they are active: the file tells the tier only with --tier,
-    and what trades only with --all.
+    Without --tier the file has the tiers that known symbols have now, which needs the database. Known symbols
+    stay active or not as they are: the file tells what trades only with --all.
     """
     found = [
         each
@@ -40,7 +49,8 @@ def offered(
     ]
     if not found:
         raise InputError(f"provider {provider} lists nothing of that kind")
-    rows = [_row(each, tier, with_active=everything) for each in found]
+    known = {} if tier else with_database(_tiers)
+    rows = [_row(each, tier or known.get(each.symbol, _NEW), with_active=everything) for each in found]
     terminal.emit(rows, as_json=as_json, text=_csv(rows).rstrip())
 
 
@@ -60,10 +70,14 @@ async def _listed(provider: str) -> list[Instrument]:
             await client.close()
 
 
-def _row(instrument: Instrument, tier: Tier | None, *, with_active: bool) -> dict[str, object]:
-    row: dict[str, object] = {name: getattr(instrument, name) for name in _COLUMNS}
-    if tier is not None:
-        row["tier"] = tier
+async def _tiers(database: Database) -> dict[str, Tier]:
+    from cluster.storage import universe
+
+    return {each.symbol: each.tier for each in await universe.listed(database, active_only=False)}
+
+
+def _row(instrument: Instrument, tier: Tier, *, with_active: bool) -> dict[str, object]:
+    row: dict[str, object] = {name: getattr(instrument, name) for name in _COLUMNS} | {"tier": tier}
     if with_active:
         row["active"] = str(instrument.active).lower()
     return row

@@ -22,9 +22,10 @@ def venue() -> Binance:
     return venue
 
 
-def offered(url: str, tmp_path: Path, *words: str) -> str:
+def offered(url: str, tmp_path: Path, *words: str, **settings: str) -> str:
     providers = json.dumps({"binance": {"base_url": url}})
-    said = finsight("symbols", "offered", *words, FINSIGHT_HOME=str(tmp_path), FINSIGHT_PROVIDERS=providers)
+    here = {"FINSIGHT_HOME": str(tmp_path), "FINSIGHT_PROVIDERS": providers, **settings}
+    said = finsight("symbols", "offered", *words, **here)
     assert said.status == 0, said.err
     return said.out
 
@@ -43,9 +44,9 @@ def test_what_a_venue_lists_becomes_a_file_that_can_be_imported(venue: Binance, 
 
 def test_what_does_not_trade_now_is_listed_when_asked_for(venue: Binance, tmp_path: Path) -> None:
     with binance.running(venue) as url:
-        lines = offered(url, tmp_path, "binance", "--all").splitlines()
+        lines = offered(url, tmp_path, "binance", "--all", "--tier", "T1").splitlines()
     assert [line.partition(",")[0] for line in lines[1:]] == ["BTCUSDT", "ETHBTC", "OLDUSDT"]
-    assert lines[3].endswith(",OLD/USDT,USDT,false")
+    assert lines[3].endswith(",OLD/USDT,USDT,T1,false")
 
 
 def test_importing_what_is_offered_keeps_tier_and_activity_of_known_symbols(
@@ -55,10 +56,10 @@ def test_importing_what_is_offered_keeps_tier_and_activity_of_known_symbols(
     finsight("symbols", "add", "BTCUSDT", "--exchange", "X", "--type", "crypto", "--tier", "T0", **here)
     finsight("symbols", "set", "BTCUSDT", "--inactive", **here)
     with binance.running(venue) as url:
-        (tmp_path / "offered.csv").write_text(offered(url, tmp_path, "binance") + "\n")
+        (tmp_path / "offered.csv").write_text(offered(url, tmp_path, "binance", **here) + "\n")
     assert finsight("symbols", "import", str(tmp_path / "offered.csv"), **here).status == 0
     listed = finsight("symbols", "--all", "--json", **here).json
     assert [(each["symbol"], each["exchange"], each["tier"], each["active"]) for each in listed] == [
         ("BTCUSDT", "BINANCE", "T0", False),
-        ("ETHBTC", "BINANCE", "T2", True),
+        ("ETHBTC", "BINANCE", "T3", True),
     ]
