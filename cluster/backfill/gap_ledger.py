@@ -52,6 +52,8 @@ class Facts:
     """Missing for all watched symbols of the venue."""
     able: Callable[[Span], Collection[str] | None] = field(default=lambda _: None)
     """The providers that offer a range; `None`: not known."""
+    is_early: bool = False
+    """Whether what is not known will be: nothing is decided before."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,7 +163,10 @@ def _judged(
     lacks = any(of.start <= gap.start and last_open < of.end for of in facts.venue)
     tries = before.tries if before else 0
     failed = {name for of, name in facts.failed if of.start < gap.end and gap.start < of.end}
-    verdict = classify(answers, facts.able(span), tries=tries, venue_lacks=lacks, failed=failed)
+    able = facts.able(span)
+    if able is None and facts.is_early:
+        return _put_off(gap, before, now)
+    verdict = classify(answers, able, tries=tries, venue_lacks=lacks, failed=failed)
     if before and before.next_check_at > now and verdict.cause == before.cause:
         row = replace(before, start=gap.start, end=gap.end, missing=gap.missing, evidence=verdict.evidence)
         return replace(row, checked_at=now), verdict
@@ -172,6 +177,17 @@ def _judged(
         before.found_at if before else now, now, tries, _next_check(verdict, tries, now),
     )  # fmt: skip
     return row, verdict
+
+
+def _put_off(gap: gaps.Gap, before: GapRow | None, now: datetime) -> tuple[GapRow, Verdict]:
+    """What it was before; to be judged soon."""
+    soon = now + _FIRST_CHECK
+    if before:
+        row = replace(before, start=gap.start, end=gap.end, missing=gap.missing, next_check_at=soon)
+    else:
+        told = "not every provider has told what it offers"
+        row = GapRow(gap.start, gap.end, gap.missing, "not_fetched", told, now, now, 0, soon)
+    return replace(row, checked_at=now), Verdict(row.cause, row.evidence)
 
 
 def _taken(facts: Facts, provider: str | None) -> list[Span]:

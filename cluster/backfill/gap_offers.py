@@ -22,6 +22,8 @@ class Offers:
     standings: Sequence[Standing] = ()
     is_complete: bool = False
     """Whether every provider has told."""
+    silent: int = 0
+    """Providers that should have told and did not; what nobody else offers waits for them."""
 
     def able(
         self, symbol: str, of: Watched, interval: Interval, now: datetime, span: Span
@@ -42,4 +44,5 @@ async def offers(gateways: Mapping[str, RoutedSource], timeout_s: float = 10.0) 
             return None
 
     found = await asyncio.gather(*map(told, gateways.values()))
-    return Offers([one for one in found if one is not None], is_complete=None not in found)
+    silent = found.count(None)
+    return Offers([one for one in found if one is not None], is_complete=not silent, silent=silent)

@@ -7,7 +7,8 @@ from datetime import timedelta
 
 import pytest
 
-from cluster.backfill.gap_offers import Offers
+from cluster.backfill.gap_offers import Offers, offers
+from cluster.errors import ProviderDown
 from cluster.providers.gateway import Gateway
 from cluster.providers.protocol import Capabilities
 from cluster.providers.sample import SampleProvider
@@ -137,3 +138,27 @@ async def test_what_no_configured_provider_gives_is_never_queued(
     cause = "not_fetched" if jobs else "unfillable"
     assert await desk.gaps() == [(symbol, "14:01", "14:02", cause)]
     assert len(await desk.queued()) == jobs
+
+
+class Silent(Gateway):
+    """A gateway that is being started again."""
+
+    async def standing(self) -> Standing:
+        raise ProviderDown("the gateway did not answer")
+
+
+async def test_what_a_silent_provider_may_offer_waits_until_that_has_told(database: Database) -> None:
+    await universe.add(database, replace(BITCOIN, symbol="SPX"))
+    await store(database, "SPX", [minute(0)])
+    desk = Desk(database, minute(3))
+    gateways = {"synthetic": Gateway(SyntheticProvider(), desk.clock)}
+    silent = Silent(SampleProvider(), desk.clock)
+    desk.offers = await offers({**gateways, "sample": silent})
+    await desk.scan()
+    assert await desk.gaps() == [("SPX", "14:01", "14:02", "not_fetched")]
+    assert await desk.queued() == []
+    desk.offers = await offers({**gateways, "sample": Gateway(SampleProvider(), desk.clock)})
+    desk.clock.advance(301)
+    await desk.scan()
+    assert [cause for *_, cause in await desk.gaps()] == ["unfillable"]
+    assert await desk.queued() == []

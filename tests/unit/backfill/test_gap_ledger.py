@@ -76,3 +76,18 @@ def test_who_gave_up_when_asked_by_name_is_not_in_the_way_of_the_next() -> None:
     assert (ask.span, ask.provider) == (gap, "c")
     alone = Facts(answers=facts.answers, failed=facts.failed, able=lambda _: {"a", "b"})
     assert settle(GRID, YEAR, Interval.M1, [], [look(50, 51, (50, 50))], alone, NOW).asks == []
+
+
+def test_while_a_provider_is_silent_what_nobody_else_offers_stays_what_it_was_and_is_not_asked_for() -> None:
+    early = Facts(able=lambda _: None, is_early=True)
+    known = [row(100, 102, "unfillable")]
+    ledger = settle(GRID, YEAR, Interval.M1, known, [look(0, YEAR, (100, 101), (300, 300))], early, NOW)
+    assert [(each.start, each.cause, each.tries) for each in ledger.rows] == [
+        (minute(100), "unfillable", 1),
+        (minute(300), "not_fetched", 0),
+    ]
+    assert ledger.asks == []
+    assert {each.next_check_at for each in ledger.rows} == {NOW + timedelta(minutes=5)}
+    offered = Facts(able=lambda _: {"a"}, is_early=True)
+    [ask] = settle(GRID, YEAR, Interval.M1, [], [look(0, YEAR, (300, 300))], offered, NOW).asks
+    assert ask.span == span(300, 301)
