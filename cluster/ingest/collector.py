@@ -104,7 +104,9 @@ class Collector:
             return "elsewhere" if claim == "done" else "failed"
         try:
             async with self._held(cadence, number):
-                sweep = await self._sweeper.sweep(cadence, next_at)
+                # A task of its own: a group of tasks that failed leaves the one it is in marked as cancelled,
+                # and before Python 3.11.3 the next timeout that runs out then ends that in silence.
+                sweep = await asyncio.create_task(self._sweeper.sweep(cadence, next_at))
             await self._record(sweep)
         except Exception as error:  # the database may come back; what was not collected is collected then
             log.warning(

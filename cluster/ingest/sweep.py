@@ -248,7 +248,8 @@ class Sweeper:
     async def _database_time(self) -> datetime | None:
         """By which it orders writes; `None` when it does not answer, and then takes no bars either."""
         try:
-            moment: datetime = await self._database.pool.fetchval("SELECT clock_timestamp()")
+            async with self._database.connection() as connection:
+                moment: datetime = await connection.fetchval("SELECT clock_timestamp()")
         except Exception as error:
             log.warning("database_away", reason=redact(repr(error)))
             return None
