@@ -20,10 +20,8 @@ class Offers:
     """What the providers offer."""
 
     standings: Sequence[Standing] = ()
-    is_complete: bool = False
-    """Whether every provider has told."""
-    silent: int = 0
-    """Providers that should have told and did not; what nobody else offers waits for them."""
+    silent: int | None = None
+    """How many should have told and did not: what nobody else offers waits for them. None: nobody was asked."""
 
     def able(
         self, symbol: str, of: Watched, interval: Interval, now: datetime, span: Span
@@ -31,7 +29,7 @@ class Offers:
         """Who offers a range; `None` when that is not known."""
         want = Want(symbol, interval, *span, asset_type=of.asset_type)
         names = [one.provider for one in ranked(want, self.standings, now)]
-        return names if names or self.is_complete else None
+        return names if names or self.silent == 0 else None
 
 
 async def offers(gateways: Mapping[str, RoutedSource], timeout_s: float = 10.0) -> Offers:
@@ -44,5 +42,4 @@ async def offers(gateways: Mapping[str, RoutedSource], timeout_s: float = 10.0) 
             return None
 
     found = await asyncio.gather(*map(told, gateways.values()))
-    silent = found.count(None)
-    return Offers([one for one in found if one is not None], is_complete=not silent, silent=silent)
+    return Offers([one for one in found if one is not None], silent=found.count(None))

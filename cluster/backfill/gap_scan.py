@@ -263,7 +263,7 @@ class Scan:
                 failed=[(span, failed) for span, failed in jobs.get(symbol, ()) if failed is not None],
                 venue=venues.get(of[symbol].exchange, ()),
                 able=partial(self._able, symbol, of[symbol]),
-                is_early=self._offers.silent > 0,
+                is_early=bool(self._offers.silent),
             )
             for symbol in symbols
         }

@@ -35,23 +35,6 @@ Floats = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True, slots=True)
-class Columns:
-    """Bars as arrays of equal length."""
-
-    ts: Instants
-    open: Floats
-    high: Floats
-    low: Floats
-    close: Floats
-    volume: Floats
-
-    def where(self, chosen: slice | npt.NDArray[np.bool_]) -> Columns:
-        """The chosen bars."""
-        values = (self.open, self.high, self.low, self.close, self.volume)
-        return Columns(self.ts[chosen], *(column[chosen] for column in values))
-
-
-@dataclass(frozen=True, slots=True)
 class Grid:
     """Bars of many symbols with the same opens; values of shape (symbols, bars)."""
 
@@ -61,12 +44,6 @@ class Grid:
     low: Floats
     close: Floats
     volume: Floats
-
-
-def columns(seed: int, symbol: str, interval: Interval, start: np.datetime64, end: np.datetime64) -> Columns:
-    """The bars with `start <= ts < end` on the UTC grid, between the years 2000 and 2100."""
-    made = grid(seed, [symbol], interval, start, end)
-    return Columns(made.ts, made.open[0], made.high[0], made.low[0], made.close[0], made.volume[0])
 
 
 def grid(

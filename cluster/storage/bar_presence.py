@@ -53,6 +53,11 @@ _PLAN = """
 SET LOCAL enable_mergejoin = off; SET LOCAL enable_nestloop = off; SET LOCAL work_mem = '64MB';
 SET LOCAL plan_cache_mode = force_custom_plan
 """
+# The statements that follow in the transaction look up a row each.
+_PLAN_AS_BEFORE = """
+SET LOCAL enable_mergejoin TO DEFAULT; SET LOCAL enable_nestloop TO DEFAULT; SET LOCAL work_mem TO DEFAULT;
+SET LOCAL plan_cache_mode TO DEFAULT
+"""
 
 
 async def missing(
@@ -75,9 +80,9 @@ async def missing(
     expected_bars = _EXPECTED.format(table=table)
     rows = await connection.fetch(_WHOLE.format(expected=expected_bars), symbols, *range_, len(expected))
     whole = {row["symbol"] for row in rows}
-    if not (others := [symbol for symbol in symbols if symbol not in whole]):
-        return {}
-    rows = await connection.fetch(_PRESENT.format(expected=expected_bars), others, *range_)
+    others = [symbol for symbol in symbols if symbol not in whole]
+    rows = await connection.fetch(_PRESENT.format(expected=expected_bars), others, *range_) if others else []
+    await connection.execute(_PLAN_AS_BEFORE)
     return await asyncio.to_thread(_absent, rows, others, len(expected))
 
 

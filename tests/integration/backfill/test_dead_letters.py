@@ -89,13 +89,19 @@ async def test_a_range_that_others_fetch_by_now_is_not_fetched_twice(
     assert [lease.id for lease in await queue.claim("w", 10)] == [other.id]
 
 
-async def test_a_requeued_job_that_went_into_another_keeps_its_history_as_long_as_that_one(
-    database: Database, queue: BackfillQueue
-) -> None:
+async def gone_into_another(database: Database, queue: BackfillQueue) -> tuple[int, JobStatus]:
+    """A job that died 40 days ago and was requeued while a younger one, still ready, covers its range."""
     job = await dead(queue, 1, 3)
     (other,) = await queue.enqueue("AAPL", Interval.M1, hour(0), hour(4))
     await database.pool.execute("UPDATE backfill_jobs SET finished_at = now() - interval '40 days'")
     await requeued(database, queue, job)
+    return job, other
+
+
+async def test_a_requeued_job_that_went_into_another_keeps_its_history_as_long_as_that_one(
+    database: Database, queue: BackfillQueue
+) -> None:
+    job, other = await gone_into_another(database, queue)
     await backfill_history.prune(database, 30 * 86_400.0)
     assert [each.worker for each in await queue.attempts(job)] == ["w1", "w2"]
 
@@ -117,10 +123,7 @@ async def test_a_requeued_job_that_went_into_another_keeps_its_history_as_long_a
 async def test_what_a_requeued_job_went_into_is_answered_for_it_after_that_is_done(
     database: Database, queue: BackfillQueue
 ) -> None:
-    job = await dead(queue, 1, 3)
-    (other,) = await queue.enqueue("AAPL", Interval.M1, hour(0), hour(4))
-    await database.pool.execute("UPDATE backfill_jobs SET finished_at = now() - interval '40 days'")
-    await requeued(database, queue, job)
+    job, other = await gone_into_another(database, queue)
     await finish(queue, (await queue.claim("w3", 1))[0])
     await backfill_history.prune(database, 30 * 86_400.0)
     found = await queue.get(job)

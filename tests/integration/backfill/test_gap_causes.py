@@ -38,7 +38,7 @@ class TestClasses:
         await store(database, "BTC-USD", [minute(0), minute(3)])
         desk = Desk(database, minute(4))
         offer = Capabilities(frozenset([M1]), None, 1_000, depth={M1: timedelta(days=7)})
-        desk.offers = Offers([Standing(name, offer) for name in providers], is_complete=True)
+        desk.offers = Offers([Standing(name, offer) for name in providers], silent=0)
         await desk.scan()
         return desk
 
@@ -71,7 +71,7 @@ class TestClasses:
         await store(database, "BTC-USD", [minute(0), minute(3)])
         desk = Desk(database, minute(4) + timedelta(days=8))
         offer = Capabilities(frozenset([M1]), None, 1_000, depth={M1: timedelta(days=7)})
-        desk.offers = Offers([Standing("yahoo", offer)], is_complete=True)
+        desk.offers = Offers([Standing("yahoo", offer)], silent=0)
         await desk.scan()
         assert ("BTC-USD", "14:01", "14:03", "unfillable") in await desk.gaps()
         jobs = await database.pool.fetchval(
@@ -133,7 +133,7 @@ async def test_what_no_configured_provider_gives_is_never_queued(
     await store(database, symbol, [minute(0)])
     desk = Desk(database, minute(3))
     told = [Gateway(provider, desk.clock) for provider in (SampleProvider(), SyntheticProvider())]
-    desk.offers = Offers([await each.standing() for each in told], is_complete=True)
+    desk.offers = Offers([await each.standing() for each in told], silent=0)
     await desk.scan()
     cause = "not_fetched" if jobs else "unfillable"
     assert await desk.gaps() == [(symbol, "14:01", "14:02", cause)]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -58,7 +59,7 @@ async def closed_after(provider: Client) -> AsyncIterator[Client]:
         await provider.close()
 
 
-class KeyedServiceTests:
+class KeyedServiceTests(ABC):
     """Of one client what holds for all; its class has fixtures `leak` and `wrong` besides what is here.
 
     `leak` is one fault after another that tells the key, `wrong` one after another with the error it is.
@@ -69,9 +70,9 @@ class KeyedServiceTests:
     setting: str
     """Where the key comes from."""
 
+    @abstractmethod
     def client(self, url: str, clock: FakeClock, key: str, timeout_s: float = 20.0) -> KeyedClient:
         """The client under test."""
-        raise NotImplementedError
 
     async def test_without_a_key_nothing_is_asked(self, url: str, service: Service, clock: FakeClock) -> None:
         async with closed_after(self.client(url, clock, "")) as provider:
