@@ -21,7 +21,7 @@ class Offers:
 
     standings: Sequence[Standing] = ()
     silent: int | None = None
-    """How many should have told and did not: what nobody else offers waits for them. None: nobody was asked."""
+    """Providers that should have told and did not: what no other offers waits for them. None: nobody asked."""
 
     def able(
         self, symbol: str, of: Watched, interval: Interval, now: datetime, span: Span
