@@ -21,7 +21,7 @@ class Offers:
 
     standings: Sequence[Standing] = ()
     silent: int | None = None
-    """Providers that should have told and did not: what no other offers waits for them. None: nobody asked."""
+    """Providers that should have told and did not: what no other offers waits for them. None: not asked."""
 
     def able(
         self, symbol: str, of: Watched, interval: Interval, now: datetime, span: Span
